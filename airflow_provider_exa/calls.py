@@ -1,0 +1,174 @@
+"""What can be asked of Exa: each call as a generator, and the paging of its listings, without I/O."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import nlargest
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from pendulum import DateTime
+
+from airflow_provider_exa.core import (
+    Call,
+    Dialect,
+    ExaPermanentError,
+    Monitor,
+    MonitorRun,
+    Request,
+    check_segment,
+    parse_monitor,
+    parse_run,
+    read,
+    warn_once,
+)
+
+T = TypeVar("T")
+
+MAX_PAGES = 1000
+
+
+@dataclass(frozen=True)
+class Listing(Generic[T]):
+    """
+    The place of one page in a listing.
+
+    :param number: of this page, from 1
+    :param cursors: that were asked for before this page
+    """
+
+    path: str
+    parse: Callable[[Any], T]
+    params: Mapping[str, str | int] = field(default_factory=dict)
+    max_pages: int = MAX_PAGES
+    number: int = 1
+    cursors: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """The items of one page, and the place of the next one if there is more."""
+
+    items: Sequence[T]
+    following: Listing[T] | None
+
+
+def fetch_page(listing: Listing[T]) -> Call[Page[T]]:
+    """
+    One page of a listing.
+
+    Websets documents no parameter for its list of runs, so a 400 may mean that the server refuses
+    ``limit`` (on the first page) or ``cursor`` (later): that one is left out and the page asked for again.
+    Without its cursor that is page one again, so the listing ends there.
+
+    :raises ExaPermanentError: the cursor was given before, or there are more than ``max_pages``
+    """
+    cursor = str(listing.params.get("cursor", ""))
+    if cursor in listing.cursors:
+        raise ExaPermanentError(
+            f"The listing {listing.path} came back to the cursor {cursor!r} after {listing.number - 1} pages "
+            "and would not end. Ask for less of it, with a later created_after or a smaller limit."
+        )
+    if listing.number > listing.max_pages:
+        raise ExaPermanentError(
+            f"The listing {listing.path} has more than {listing.max_pages} pages. Ask for less of it, with "
+            "a later created_after or a smaller limit, or raise max_pages."
+        )
+    suspect = "cursor" if cursor else "limit"
+    request = Request(listing.path, listing.params)
+    response = yield request
+    if refused := response.status == 400 and suspect in listing.params:
+        listing = replace(
+            listing, params={name: value for name, value in listing.params.items() if name != suspect}
+        )
+        request = Request(listing.path, listing.params)
+        response = yield request
+    page = read(request, response, functools.partial(_parse_page, listing, cursor))
+    if refused:
+        warn_once(f"Exa refuses the parameter {suspect!r} for {listing.path}; listed without it.")
+        return page if suspect == "limit" else Page((), None)
+    return page
+
+
+def _parse_page(listing: Listing[T], cursor: str, body: Mapping[str, Any]) -> Page[T]:
+    data, following = body["data"], body.get("nextCursor")
+    if not isinstance(data, list):
+        raise TypeError(f"'data' is {data!r}")
+    page = Page([listing.parse(item) for item in data], None)
+    if not body.get("hasMore", following):
+        return page
+    if not data or not following:
+        warn_once(f"The listing {listing.path} says that it has more but not how to get it; it ends here.")
+        return page
+    place = replace(
+        listing,
+        params={**listing.params, "cursor": str(following)},
+        number=listing.number + 1,
+        cursors=listing.cursors | {cursor},
+    )
+    return replace(page, following=place)
+
+
+def list_runs(dialect: Dialect, monitor_id: str, **options: Any) -> Listing[MonitorRun]:
+    """The first page of a monitor's runs; ``options`` are those of :class:`Listing`."""
+    parse = functools.partial(parse_run, dialect, monitor_id)
+    return Listing(_path(dialect, monitor_id, "runs"), parse, **options)
+
+
+def list_monitors(dialect: Dialect, **options: Any) -> Listing[Monitor]:
+    """The first page of the team's monitors; ``options`` are those of :class:`Listing`."""
+    return Listing(f"{dialect.base}/monitors", functools.partial(parse_monitor, dialect), **options)
+
+
+def age(run: MonitorRun) -> tuple[DateTime, str]:
+    """What runs are sorted by: when they were created, and their id where that is the same."""
+    return run.created_at, run.id
+
+
+def complete_to(page: Page[MonitorRun]) -> DateTime | None:
+    """The moment before which all later pages lie, if this page itself shows newest-first order."""
+    times = [run.created_at for run in page.items]
+    if len(times) > 1 and times[-1] < times[0] and times == sorted(times, reverse=True):
+        return times[-1]
+    return None
+
+
+def _path(dialect: Dialect, monitor_id: str, *rest: str) -> str:
+    """The path of a monitor, or of something below it, that no id can lead elsewhere."""
+    check_segment("monitor_id", monitor_id)
+    return "/".join((dialect.base, "monitors", *(quote(each, safe="") for each in (monitor_id, *rest))))
+
+
+def get_monitor(dialect: Dialect, monitor_id: str) -> Call[Monitor]:
+    """One monitor; an unknown one is a 404, while its runs list as empty."""
+    request = Request(_path(dialect, monitor_id))
+    response = yield request
+    return read(request, response, functools.partial(parse_monitor, dialect))
+
+
+def get_run(dialect: Dialect, monitor_id: str, run_id: str) -> Call[MonitorRun]:
+    """One run of a monitor."""
+    check_segment("run_id", run_id)
+    request = Request(_path(dialect, monitor_id, "runs", run_id))
+    response = yield request
+    return read(request, response, functools.partial(parse_run, dialect, monitor_id))
+
+
+def newest_runs(
+    listing: Listing[MonitorRun], limit: int, keep: Callable[[MonitorRun], bool], since: DateTime | None
+) -> Call[list[MonitorRun]]:
+    """The newest runs that ``keep`` lets pass; none created before ``since`` has to be looked for."""
+    found: dict[str, MonitorRun] = {}
+    place: Listing[MonitorRun] | None = listing
+    while place:
+        page = yield from fetch_page(place)
+        found |= {run.id: run for run in page.items if keep(run)}
+        found = {run.id: run for run in nlargest(limit, found.values(), key=age)}
+        edge = complete_to(page)
+        full = len(found) == limit and min(run.created_at for run in found.values())
+        if edge and ((full and edge <= full) or (since and edge < since)):
+            break
+        place = page.following
+    return list(found.values())

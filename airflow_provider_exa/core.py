@@ -1,0 +1,415 @@
+"""
+What Exa says and what it means: pure code, without I/O; of Airflow it knows one exception.
+
+A call is a generator that yields a :class:`Request`, is sent the :class:`Response` and returns the
+result; ``transport.py`` drives it. The errors:
+
+.. code-block:: text
+
+    ExaError
+    ├── ExaTransientError        no answer, 408, 429, 5xx: the same request may succeed later
+    │   └── ExaBadAnswerError    an answer that cannot be read; a later one may be
+    └── ExaPermanentError        asking again does not help: every other status, a listing without end;
+        │                        an AirflowFailException, so a task fails without retries
+        ├── ExaInputError        what the caller gave cannot be asked (a ValueError)
+        └── ExaRunFailedError    the run waited for ended in a way that fails the task
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import pendulum
+from airflow.sdk.exceptions import AirflowFailException
+from pendulum import UTC, DateTime
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FINISHED = ("completed", "failed", "canceled")
+STATUSES = ("created", "running", *FINISHED)
+
+
+class ExaError(Exception):
+    """Whatever goes wrong between this package and Exa."""
+
+
+class ExaTransientError(ExaError):
+    """
+    Exa could not answer now; the same request may succeed later.
+
+    :param retry_after: seconds that Exa asked to wait, if it did
+    :param repeatable: whether the request may be sent again without doing something twice
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, repeatable: bool = True) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.repeatable = repeatable
+
+
+class ExaBadAnswerError(ExaTransientError):
+    """Exa's answer cannot be read: not JSON, not the shape its documents describe, or too large."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, repeatable=False)
+
+
+class ExaPermanentError(ExaError, AirflowFailException):
+    """Exa refused, or its listing does not end; asking again does not help."""
+
+
+class ExaInputError(ExaPermanentError, ValueError):
+    """What the caller gave cannot be asked of Exa."""
+
+
+class ExaRunFailedError(ExaPermanentError):
+    """The run that a task waited for ended in a way that fails the task."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request: a path below the connection's base URL and its query parameters."""
+
+    path: str
+    params: Mapping[str, str | int] = field(default_factory=dict)
+    method: str = "GET"
+
+
+@dataclass(frozen=True)
+class Response:
+    """
+    One HTTP answer.
+
+    :param url: what was asked, without query parameters
+    :param headers: by lower-case name
+    """
+
+    status: int
+    body: bytes
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Call = Generator[Request, Response, T]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """
+    How one of Exa's monitor APIs words what this package says in the words of Websets.
+
+    :param base: path of the API below the connection's base URL
+    :param enabled: the status of a monitor that makes runs
+    :param keys: the API's key for each field of a :class:`MonitorRun` that may be missing
+    :param statuses: the API's own words for a run's status, where they differ
+    """
+
+    base: str
+    enabled: str
+    keys: Mapping[str, str]
+    statuses: Mapping[str, str] = field(default_factory=dict)
+
+
+#: Source: Exa's OpenAPI document 2.0.0, schemas ``Monitor`` and ``MonitorRun``.
+DIALECTS = {
+    "websets": Dialect(
+        base="/websets/v0",
+        enabled="enabled",
+        keys={
+            "updated_at": "updatedAt",
+            "completed_at": "completedAt",
+            "failed_at": "failedAt",
+            "canceled_at": "canceledAt",
+            "failed_reason": "failedReason",
+        },
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorRun:
+    """
+    One run of a monitor: one search of the web on the monitor's schedule.
+
+    :param status: ``created``, ``running``, ``completed``, ``failed``, ``canceled``, or a word of Exa's
+        that this version does not know, which counts as not finished
+    :param type: what the run did, as Exa says it (``search`` or ``refresh``)
+    :param failed_reason: why it failed, in Exa's words
+    :param raw: the run as Exa sent it
+    """
+
+    id: str
+    monitor_id: str
+    status: str
+    type: str | None
+    created_at: DateTime
+    updated_at: DateTime | None
+    completed_at: DateTime | None
+    failed_at: DateTime | None
+    canceled_at: DateTime | None
+    failed_reason: str | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run will change no more."""
+        return self.status in FINISHED
+
+    def as_dict(self) -> dict[str, str | None]:
+        """Every field but ``raw``, times as ISO 8601 in UTC: JSON, and what goes to XCom."""
+        values = {name: getattr(self, name) for name in RUN_FIELDS}
+        return {
+            name: value.isoformat() if isinstance(value, DateTime) else value
+            for name, value in values.items()
+        }
+
+
+RUN_FIELDS = tuple(each.name for each in fields(MonitorRun) if each.name != "raw")
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """
+    A monitor: a search of the web on a schedule.
+
+    :param status: as Exa says it
+    :param enabled: whether it makes runs
+    :param webset_id: the webset that its runs add to
+    :param raw: the monitor as Exa sent it
+    """
+
+    id: str
+    status: str
+    enabled: bool
+    webset_id: str | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+@functools.lru_cache(maxsize=256)
+def warn_once(message: str) -> None:
+    """Log a warning the first time that this process has it to say."""
+    log.warning(message)
+
+
+# --- what the caller gives ------------------------------------------------------------------------
+
+
+def dialect_of(api: str) -> Dialect:
+    """The row of :data:`DIALECTS` for an ``api=`` argument."""
+    if api not in DIALECTS:
+        raise ExaInputError(f"api={api!r} is not one of {', '.join(map(repr, DIALECTS))}")
+    return DIALECTS[api]
+
+
+def is_template(value: object) -> bool:
+    """Whether the value is known only when the task runs: a Jinja template, or another task's output."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    return not isinstance(value, datetime)
+
+
+def check_id(what: str, value: object) -> None:
+    """
+    Refuse, while a DAG is parsed, what cannot be an id.
+
+    :raises ExaInputError: it is None, empty, or has a slash, ``?``, ``#``, white space at an end or a control
+        character
+    """
+    if value is None:
+        raise ExaInputError(f"{what} is missing; it must be an id of Exa's")
+    if isinstance(value, str) and not is_template(value):
+        check_segment(what, value)
+        if value != value.strip() or not value.isprintable() or set(value) & set("/?#\\"):
+            raise ExaInputError(f"{what} {value!r} cannot be an id of Exa's; give the id alone")
+
+
+def check_segment(what: str, value: object) -> None:
+    """
+    Refuse what quoting cannot make a segment of a path of.
+
+    :raises ExaInputError: it is no string, empty, ``.`` or ``..``
+    """
+    if not isinstance(value, str) or not value.strip() or value in (".", ".."):
+        raise ExaInputError(f"{what} is {value!r}; it must be an id of Exa's")
+
+
+def check_words(what: str, values: object, known: Sequence[str]) -> tuple[str, ...]:
+    """
+    The words as a tuple, if each is known.
+
+    :raises ExaInputError: a word is not one of ``known``, or one string was given where several belong
+    """
+    if isinstance(values, str) or not isinstance(values, Collection):
+        raise ExaInputError(f"{what}={values!r} must be a list or tuple of {', '.join(map(repr, known))}")
+    if unknown := [value for value in values if value not in known]:
+        raise ExaInputError(f"{what} has {unknown[0]!r}, which is not one of {', '.join(map(repr, known))}")
+    return tuple(values)
+
+
+def check_time(what: str, value: Any) -> None:
+    """
+    Refuse, while a DAG is parsed, what cannot be a time; None is none.
+
+    :raises ExaInputError: it is neither a datetime nor a date and time in ISO 8601
+    """
+    if value is not None and not is_template(value):
+        as_time(what, value)
+
+
+def as_time(what: str, value: datetime | str) -> DateTime:
+    """
+    A moment in UTC from what a user or a template gives; without a time zone it is taken as UTC.
+
+    :raises ExaInputError: it is neither a datetime nor a date and time in ISO 8601
+    """
+    if isinstance(value, datetime):
+        return pendulum.instance(value).in_timezone(UTC)
+    try:
+        parsed = pendulum.parse(value)
+    except (TypeError, ValueError):
+        parsed = None
+    if not isinstance(parsed, DateTime):
+        raise ExaInputError(f"{what}={value!r} is not a time such as '2026-01-31T06:00:00Z'")
+    return parsed.in_timezone(UTC)
+
+
+# --- what Exa answers -----------------------------------------------------------------------------
+
+ADVICE = {
+    400: "Check what was asked for, and the API key: Exa answers 400 to some bad keys.",
+    401: "Check the API key, the password of the Airflow connection, and that its team has API access.",
+    402: "The team is out of credits; add some in Exa's dashboard.",
+    403: "The API key may not do this; check which team it belongs to.",
+    404: "Check the id, that the API key belongs to the team that owns it, and the connection's host.",
+    429: "The team has sent more requests than Exa allows.",
+}
+
+
+def is_transient(status: int) -> bool:
+    """Whether a request that was answered with this status may succeed later."""
+    return status in (408, 429) or status >= 500
+
+
+def is_bad_key(response: Response) -> bool:
+    """Whether Exa refused the API key: 401 by its documents, 400 in recordings."""
+    return response.status == 401 or (response.status == 400 and b"api-key" in response.body.lower())
+
+
+def refusal(request: Request, response: Response) -> ExaError:
+    """The error for an answer whose status is not a success, in Exa's own words."""
+    status, headers = response.status, response.headers
+    message = f"{_asked(request, response)} was answered {status}: {_words(response)}"
+    if is_transient(status):
+        return ExaTransientError(
+            message,
+            retry_after=_seconds(headers.get("retry-after", "")),
+            repeatable=request.method == "GET" or status in (429, 503),
+        )
+    if 300 <= status < 400:
+        return ExaPermanentError(
+            f"{message} It redirects, and redirects are not followed, so that the API key stays with its "
+            "host. Set the connection's host to where the API is."
+        )
+    return ExaPermanentError(f"{message} {ADVICE.get(status, '')}".rstrip())
+
+
+def _asked(request: Request, response: Response) -> str:
+    return f"{request.method} {response.url}"
+
+
+def _words(response: Response) -> str:
+    """What the answer says: its message where it has one, else how its body begins; and the request's id."""
+    try:
+        body = json.loads(response.body)
+        texts = [body[key] for key in ("message", "error") if isinstance(body.get(key), str)]
+    except (ValueError, AttributeError, RecursionError):
+        body, texts = {}, []
+    text = texts[0][:500] if texts else response.body[:800].decode(errors="replace")[:200]
+    request_id = response.headers.get("x-request-id") or body.get("requestId")
+    return f"{text!r}{f' (request id {request_id})' if request_id else ''}."
+
+
+def _seconds(retry_after: str) -> float | None:
+    """The seconds in a Retry-After header, which holds a number of them or a date."""
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(retry_after)
+        return max(0.0, (moment - pendulum.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+def read(request: Request, response: Response, parse: Callable[[Any], T]) -> T:
+    """The parsed body of a success; any other answer as its error."""
+    if not 200 <= response.status < 300:
+        raise refusal(request, response)
+    try:
+        return parse(json.loads(response.body))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ExaBadAnswerError(
+            f"{_asked(request, response)} was answered {response.status} with a body that cannot be read "
+            f"({type(error).__name__}: {error}): {_words(response)} "
+            "Check that the connection's host is Exa's API."
+        ) from None
+
+
+def parse_time(text: str) -> DateTime:
+    """A moment as Exa writes it; pendulum's own parser takes ten times as long."""
+    moment = datetime.fromisoformat(text)
+    if moment.utcoffset():
+        moment = moment.astimezone(UTC)
+    return DateTime(
+        moment.year,
+        moment.month,
+        moment.day,
+        moment.hour,
+        moment.minute,
+        moment.second,
+        moment.microsecond,
+        tzinfo=UTC,
+    )
+
+
+def _text(item: Mapping[str, Any], key: str) -> str:
+    """A string that has to be there."""
+    value = item[key]
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{key!r} is {value!r}")
+    return value
+
+
+def parse_run(dialect: Dialect, monitor_id: str, item: Mapping[str, Any]) -> MonitorRun:
+    """A run as Exa sent it; only ``id``, ``status`` and ``createdAt`` have to be there."""
+    status = _text(item, "status")
+    status = dialect.statuses.get(status, status)
+    if status not in STATUSES:
+        warn_once(f"Exa reports the run status {status!r}, which is new here; it counts as not finished.")
+    optional = {name: item.get(key) for name, key in dialect.keys.items()}
+    return MonitorRun(
+        id=_text(item, "id"),
+        monitor_id=item.get("monitorId") or monitor_id,
+        status=status,
+        type=item.get("type"),
+        created_at=parse_time(_text(item, "createdAt")),
+        failed_reason=optional.pop("failed_reason"),
+        raw=item,
+        **{name: parse_time(text) if text else None for name, text in optional.items()},
+    )
+
+
+def parse_monitor(dialect: Dialect, item: Mapping[str, Any]) -> Monitor:
+    """A monitor as Exa sent it; only ``id`` and ``status`` have to be there."""
+    status = _text(item, "status")
+    return Monitor(_text(item, "id"), status, status == dialect.enabled, item.get("websetId"), item)

@@ -1,0 +1,227 @@
+"""The hook: an Airflow connection turned into calls to Exa."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.sdk import BaseHook
+
+from airflow_provider_exa import calls
+from airflow_provider_exa.core import (
+    Call,
+    ExaError,
+    ExaInputError,
+    Monitor,
+    MonitorRun,
+    Request,
+    Response,
+    as_time,
+    dialect_of,
+    is_bad_key,
+)
+from airflow_provider_exa.transport import Account, Sender, base_url, drive
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+DEFAULT_HOST = "https://api.exa.ai"
+
+
+class ExaHook(BaseHook):
+    """
+    Reads monitors and their runs from Exa.
+
+    Every method raises the errors of :mod:`airflow_provider_exa.core`: ``ExaPermanentError`` for what asking
+    again cannot mend (a bad key, an unknown id), ``ExaTransientError`` if Exa cannot answer now, after
+    retries, and ``ExaBadAnswerError`` for an answer that cannot be read.
+
+    :param exa_conn_id: the Airflow connection: API key in the password, base URL in the host
+    :param api: which of Exa's monitor APIs to speak: ``websets``
+    """
+
+    conn_name_attr = "exa_conn_id"
+    default_conn_name = "exa_default"
+    conn_type = "exa"
+    hook_name = "Exa"
+
+    def __init__(self, exa_conn_id: str = default_conn_name, api: str = "websets", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.exa_conn_id = exa_conn_id
+        self.api = api
+        self.dialect = dialect_of(api)
+        self._sender: Sender | None = None
+
+    def get_conn(self) -> Sender:
+        """The sender that every method uses: one session, made at the first use."""
+        if self._sender is None:
+            self._sender = Sender(read_account(self.get_connection(self.exa_conn_id)))
+        return self._sender
+
+    def call(self, call: Call[T]) -> T:
+        """Run one of the calls of :mod:`airflow_provider_exa.calls` or :mod:`airflow_provider_exa.waits`."""
+        return drive(call, self._send)
+
+    def _send(self, request: Request) -> Response:
+        response = self.get_conn().send(request)
+        if is_bad_key(response) and self._renew():
+            response = self.get_conn().send(request)
+        return response
+
+    def _renew(self) -> bool:
+        """Read the connection anew; returns whether it has changed since the session was made."""
+        account = read_account(self.get_connection(self.exa_conn_id))
+        if account == self.get_conn().account:
+            return False
+        self.get_conn().close()
+        self._sender = Sender(account)
+        return True
+
+    def list_monitor_runs(
+        self,
+        monitor_id: str,
+        *,
+        created_after: datetime | str | None = None,
+        page_size: int | None = None,
+        max_pages: int = calls.MAX_PAGES,
+    ) -> Iterator[MonitorRun]:
+        """
+        Every run of a monitor, page by page, in Exa's order; one page is in memory at a time.
+
+        An unknown monitor has no runs: Exa answers with an empty list.
+
+        :param created_after: only runs created at or after this moment; stops where the listing shows that
+            no more can come
+        :param page_size: how many runs a page has; Websets documents no such parameter, and if Exa refuses
+            it the runs are listed without it
+        :param max_pages: more pages than this are an error
+        """
+        since = None if created_after is None else as_time("created_after", created_after)
+        place: calls.Listing[MonitorRun] | None = calls.list_runs(
+            self.dialect,
+            monitor_id,
+            params={} if page_size is None else {"limit": page_size},
+            max_pages=max_pages,
+        )
+        while place:
+            page = self.call(calls.fetch_page(place))
+            yield from (run for run in page.items if since is None or run.created_at >= since)
+            edge = calls.complete_to(page)
+            place = None if since and edge and edge < since else page.following
+
+    def get_monitor_run(self, monitor_id: str, run_id: str) -> MonitorRun:
+        """One run of a monitor."""
+        return self.call(calls.get_run(self.dialect, monitor_id, run_id))
+
+    def get_monitor(self, monitor_id: str) -> Monitor:
+        """One monitor."""
+        return self.call(calls.get_monitor(self.dialect, monitor_id))
+
+    def list_monitors(
+        self,
+        *,
+        webset_id: str | None = None,
+        page_size: int | None = None,
+        max_pages: int = calls.MAX_PAGES,
+    ) -> Iterator[Monitor]:
+        """
+        Every monitor of the team, page by page.
+
+        :param webset_id: only monitors of this webset
+        :param page_size: how many monitors a page has, 1 to 200 (Exa's default is 25)
+        :param max_pages: more pages than this are an error
+        """
+        wanted = {"websetId": webset_id, "limit": page_size}
+        place: calls.Listing[Monitor] | None = calls.list_monitors(
+            self.dialect,
+            params={name: value for name, value in wanted.items() if value is not None},
+            max_pages=max_pages,
+        )
+        while place:
+            page = self.call(calls.fetch_page(place))
+            yield from page.items
+            place = page.following
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask Exa for one monitor, once; says in words what is wrong, if anything is."""
+        try:
+            account = replace(self.get_conn().account, retries=0)
+            first = calls.fetch_page(calls.list_monitors(self.dialect, params={"limit": 1}))
+            drive(first, Sender(account).send)
+        except ExaError as error:
+            return False, str(error)
+        return True, f"{account.base_url} accepted the API key."
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not 0 < seconds < math.inf:
+        raise ValueError
+    return seconds
+
+
+def _count(value: Any) -> int:
+    count = int(value)
+    if count < 0:
+        raise ValueError
+    return count
+
+
+def _flag(value: Any) -> bool:
+    return {"true": True, "false": False}[str(value).lower()]
+
+
+#: The extras of a connection: how each is read, and what it has to be.
+EXTRAS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
+    "timeout": (_seconds, "a number of seconds above 0"),
+    "retries": (_count, "a whole number, 0 or more"),
+    "verify": (_flag, "true or false"),
+    "ca_file": (str, "the path of a CA bundle"),
+    "proxy": (str, "a URL"),
+}
+
+
+def read_account(connection: Connection) -> Account:
+    """
+    The account that an Airflow connection describes.
+
+    :raises ExaInputError: the API key is missing, or a setting is not what it has to be; names both the
+        connection and the setting
+    """
+    where = f"The Airflow connection {connection.conn_id!r}"
+    key = (connection.password or "").strip()
+    if not key:
+        raise ExaInputError(f"{where} has no API key; put it into the connection's password.")
+    if not (key.isascii() and key.isprintable()):
+        raise ExaInputError(f"{where} has a password with characters that no API key has.")
+    try:
+        url = base_url(connection.host or DEFAULT_HOST, connection.port, connection.schema)
+    except ValueError as error:
+        raise ExaInputError(f"{where} has an unusable host: {error}.") from None
+    settings = _read_extras(where, connection.extra_dejson)
+    ca_file = settings.pop("ca_file", None)
+    if ca_file and settings.get("verify", True):
+        settings["verify"] = ca_file
+    return Account(url, key, **settings)
+
+
+def _read_extras(where: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {}
+    for name, value in extra.items():
+        if name not in EXTRAS:
+            log.warning("%s has the extra %r, which is not one of %s.", where, name, ", ".join(EXTRAS))
+        elif value is not None and value != "":
+            read, wanted = EXTRAS[name]
+            try:
+                settings[name] = read(value)
+            except (KeyError, TypeError, ValueError):
+                raise ExaInputError(f"{where} has the extra {name!r}, which must be {wanted}.") from None
+    return settings

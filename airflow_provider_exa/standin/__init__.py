@@ -1,0 +1,252 @@
+"""A local stand-in for Exa's Websets monitor API, which answers what a test or a demo told it to."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import threading
+import time
+from bisect import insort
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Literal, Self
+
+from airflow_provider_exa.standin import wire
+
+States = Iterable[tuple[float, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What goes wrong with the next requests.
+
+    :param kind: ``status`` (answers ``status``), ``hang`` (never answers), ``reset`` (TCP RST), ``cut`` (ends
+        amid the body), ``html`` (200 with a proxy's page), ``repeat`` (``nextCursor`` is always the same),
+        ``empty_more`` (no data, yet more), ``no_cursor`` (more, yet no cursor), ``redirect`` (302 to
+        ``location``), ``huge`` (more than 16 MiB of JSON) or ``drip`` (a byte every 0.2 seconds).
+    :param status: the HTTP status of kind ``status``.
+    :param retry_after: the header of kind ``status``: seconds, or an HTTP date.
+    :param body: the body of kind ``status``; None: an error in Exa's shape.
+    :param location: the header of kind ``redirect``.
+    :param times: how many requests it meets; None: all, until :meth:`StandIn.heal`.
+    :param path: it meets only requests whose path and query contain this; None: any.
+    """
+
+    kind: str = "status"
+    status: int = 503
+    retry_after: str | None = None
+    body: bytes | None = None
+    location: str = "/"
+    times: int | None = 1
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in wire.FAULTS:
+            raise ValueError(f"There is no fault {self.kind!r}; there are {', '.join(wire.FAULTS)}.")
+
+
+@dataclass(frozen=True)
+class RecordedRequest:
+    """A request that the stand-in was sent.
+
+    :param path: without the query, quoted as it was sent.
+    :param headers: by lower-case name.
+    :param at: when it came, in seconds of ``time.monotonic()``.
+    :param status: what was answered; None where a fault left it without an answer.
+    """
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    at: float
+    status: int | None
+
+
+@dataclass(kw_only=True, eq=False)
+class StandIn:
+    """A local server that answers as Exa does, from its creation to :meth:`close` or the end of ``with``.
+
+    Whatever it was created with, except the port, may be changed while it runs.
+
+    :param api_key: the key it accepts.
+    :param page_size: how many objects a page holds where the request names no ``limit``.
+    :param port: the port at 127.0.0.1; 0: a free one.
+    :param order: how runs are listed.
+    :param honours_cursor: False: every page is page one, with the same ``nextCursor``.
+    :param refuses: names of query parameters that are answered with 400.
+    :param bad_key_status: how a bad key is answered: 401 as documented, or 400 as once recorded.
+    """
+
+    api_key: str = "standin-key"
+    page_size: int = 25
+    port: int = 0
+    order: Literal["newest", "oldest", "shuffled"] = "newest"
+    honours_cursor: bool = True
+    refuses: Collection[str] = ()
+    bad_key_status: Literal[400, 401] = 401
+    requests: list[RecordedRequest] = field(default_factory=list, init=False, repr=False)
+    """What was asked so far."""
+
+    def __post_init__(self) -> None:
+        self.lock = threading.RLock()
+        self.monitors: dict[str, Monitor] = {}
+        self.runs: dict[str, Run] = {}
+        self._faults: list[Fault] = []
+        self._server = wire.Server(("127.0.0.1", self.port), partial(wire.Handler, self))
+        self.port = self._server.socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop, and end every connection, even one that hangs."""
+        with suppress(OSError):
+            self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes its thread, which else takes a while
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        """The host of an Airflow connection; the Websets API is below its ``/websets/v0``."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        """How many TCP connections were accepted so far."""
+        return len(self._server.serving)
+
+    def connection(self, **extra: Any) -> str:
+        """Return an Airflow connection to this server as JSON, for ``AIRFLOW_CONN_EXA_DEFAULT``.
+
+        :param extra: the fields of the connection's extra.
+        """
+        return json.dumps({"conn_type": "exa", "host": self.url, "password": self.api_key, "extra": extra})
+
+    def add_monitor(
+        self, monitor_id: str | None = None, *, status: str = "enabled", webset_id: str | None = None
+    ) -> str:
+        """Add a monitor, or change the one with this id, and return its id."""
+        with self.lock:
+            monitor = self._monitor_of(monitor_id or _new_id("monitor"))
+            monitor.status = status
+            monitor.webset_id = webset_id or monitor.webset_id
+        return monitor.id
+
+    def add_run(
+        self,
+        monitor_id: str,
+        *,
+        status: str = "completed",
+        states: States | None = None,
+        created_at: datetime | None = None,
+        run_id: str | None = None,
+        failed_reason: str | None = None,
+        type: Literal["search", "refresh"] = "search",
+    ) -> str:
+        """Add a run, and its monitor where there is none, and return the run's id.
+
+        :param status: what the run is from the start, where ``states`` does not say.
+        :param states: what the run is when: pairs of seconds after ``created_at`` and a status.
+        :param created_at: when it was created; None: now.
+        :param failed_reason: what the run says while it is failed.
+        """
+        moment = created_at.timestamp() if created_at else time.time()
+        created_at = datetime.fromtimestamp(moment, UTC)  # pendulum's own would lose its zone when added to
+        history = [(created_at + timedelta(seconds=s), state) for s, state in states or [(0, status)]]
+        run = Run(run_id or _new_id("run"), monitor_id, type, created_at, failed_reason, history)
+        with self.lock:
+            self.runs[run.id] = run
+            insort(self._monitor_of(monitor_id).runs, run, key=lambda run: run.created_at)
+        return run.id
+
+    def every(
+        self, monitor_id: str, *, seconds: float, states: States, failed_reason: str | None = None
+    ) -> None:
+        """Let a monitor make a run now, and another each time so many seconds have passed.
+
+        :param states: as for :meth:`add_run`, and so is ``failed_reason``.
+        """
+        if seconds <= 0:
+            raise ValueError(f"A monitor cannot make a run every {seconds} seconds.")
+        with self.lock:
+            monitor = self._monitor_of(monitor_id)
+            monitor.next_run_at, monitor.period = datetime.now(UTC), timedelta(seconds=seconds)
+            monitor.run_options = {"states": list(states), "failed_reason": failed_reason}
+
+    def move(self, run_id: str, status: str) -> None:
+        """Put a run into a status now; what was to come for it is forgotten."""
+        with self.lock:
+            run, now = self.runs[run_id], datetime.now(UTC)
+            run.history = [*(past for past in run.history if past[0] <= now), (now, status)]
+
+    def fail(self, fault: Fault) -> None:
+        """Let the next requests go wrong; where several faults fit a request, it meets the first given."""
+        with self.lock:
+            self._faults += [fault] * (1 if fault.times is None else fault.times)
+
+    def heal(self) -> None:
+        """Forget all faults."""
+        with self.lock:
+            self._faults.clear()
+
+    def record(self, *answered: Any) -> None:
+        """Note a request; the arguments are those of :class:`RecordedRequest`."""
+        self.requests.append(RecordedRequest(*answered))
+
+    def next_fault(self, path: str) -> Fault | None:
+        """The fault that a request with this path and query meets, if any."""
+        with self.lock:
+            for fault in self._faults:
+                if (fault.path or "") in path:
+                    if fault.times is not None:
+                        self._faults.remove(fault)
+                    return fault
+        return None
+
+    def _monitor_of(self, monitor_id: str) -> Monitor:
+        return self.monitors.setdefault(monitor_id, Monitor(monitor_id))
+
+    def catch_up(self) -> None:
+        """Add the runs that monitors have made by themselves since the last request."""
+        now = datetime.now(UTC)
+        for monitor in self.monitors.values():
+            while monitor.next_run_at and monitor.next_run_at <= now:
+                self.add_run(monitor.id, created_at=monitor.next_run_at, **monitor.run_options)
+                monitor.next_run_at += monitor.period
+
+
+def _new_id(prefix: str) -> str:
+    return prefix + "_" + "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(26))
+
+
+@dataclass
+class Run:
+    id: str
+    monitor_id: str
+    type: str
+    created_at: datetime
+    failed_reason: str | None
+    history: list[tuple[datetime, str]]
+
+
+@dataclass
+class Monitor:
+    id: str
+    status: str = "enabled"
+    webset_id: str = field(default_factory=partial(_new_id, "webset"))
+    created_at: datetime = field(default_factory=partial(datetime.now, UTC))
+    runs: list[Run] = field(default_factory=list)  # oldest first
+    next_run_at: datetime | None = None
+    period: timedelta = timedelta.max
+    run_options: dict[str, Any] = field(default_factory=dict)

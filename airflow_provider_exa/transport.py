@@ -1,0 +1,207 @@
+"""How a request reaches Exa: one sender over a ``requests`` session, and when it is sent again."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+from urllib3.exceptions import HTTPError
+
+from airflow_provider_exa.core import (
+    Call,
+    ExaBadAnswerError,
+    ExaTransientError,
+    Request,
+    Response,
+    is_transient,
+    refusal,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT = 5.0
+MAX_BODY = 16 * 1024 * 1024
+MAX_RETRY_AFTER = 60.0
+POOL_SIZE = 16
+MIN_KEY = 8
+NO_KEY = "\0"
+
+_backoff = wait_random_exponential(multiplier=1, max=30)
+
+
+@dataclass(frozen=True)
+class Account:
+    """
+    What an Airflow connection says of Exa.
+
+    :param base_url: scheme, host and, where there is one, the path that the APIs are below
+    :param timeout: seconds for one answer, from the request to the last byte
+    :param retries: how often one request is sent again
+    :param verify: whether to check the server's certificate, or the path of a CA bundle to check it with
+    :param proxy: URL of an HTTP proxy; None leaves it to the environment
+    """
+
+    base_url: str
+    api_key: str = field(repr=False)
+    timeout: float = 30.0
+    retries: int = 4
+    verify: bool | str = True
+    proxy: str | None = field(default=None, repr=False)
+
+
+class Sender:
+    """Sends requests for one account over one session; its pool of connections is shared by threads."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self._session = requests.Session()
+        # A callable, because with ``auth`` unset the session looks for the host in ~/.netrc.
+        self._session.auth = self._sign
+        self._session.headers.update({"User-Agent": user_agent(), "Accept": "application/json"})
+        # Given with each request: what the environment says beats a session's own settings.
+        self._proxies = {"http": account.proxy, "https": account.proxy} if account.proxy else None
+        # What would be taken out of answers that echo the key; a made-up short one may be part of any word.
+        self._secret = account.api_key if len(account.api_key) >= MIN_KEY else NO_KEY
+        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=POOL_SIZE, pool_block=True)
+        self._session.mount(account.base_url, adapter)
+
+    def _sign(self, prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+        prepared.headers["x-api-key"] = self.account.api_key
+        return prepared
+
+    def send_once(self, request: Request) -> Response:
+        """
+        One answer to one request.
+
+        :raises ExaTransientError: no answer, or one that says that Exa cannot answer now
+        :raises ExaBadAnswerError: the answer has more than 16 MiB
+        """
+        url = self.account.base_url + request.path
+        try:
+            response = self._exchange(request, url)
+        except (requests.RequestException, HTTPError) as error:
+            raise ExaTransientError(
+                f"{request.method} {url} got no answer ({type(error).__name__}: {self._redact(str(error))}).",
+                repeatable=request.method == "GET",
+            ) from None
+        if is_transient(response.status):
+            raise refusal(request, response)
+        return response
+
+    def _exchange(self, request: Request, url: str) -> Response:
+        deadline = time.monotonic() + self.account.timeout
+        with self._session.request(
+            request.method,
+            url,
+            params=request.params,
+            timeout=(min(CONNECT_TIMEOUT, self.account.timeout), self.account.timeout),
+            allow_redirects=False,
+            stream=True,
+            verify=self.account.verify,
+            proxies=self._proxies,
+        ) as answer:
+            body = bytearray()
+            # Not iter_content, which waits until a chunk is full: bytes may come one by one for ever.
+            while chunk := answer.raw.read1(65536, decode_content=True):
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise ExaBadAnswerError(
+                        f"{request.method} {url} was answered with more than {MAX_BODY >> 20} MiB."
+                    )
+                if time.monotonic() > deadline:
+                    raise requests.ReadTimeout(f"no whole answer in {self.account.timeout:g} s")
+            return Response(
+                status=answer.status_code,
+                body=bytes(body).replace(self._secret.encode(), b"***"),
+                url=url,
+                headers={name.lower(): self._redact(value) for name, value in answer.headers.items()},
+            )
+
+    def _redact(self, text: str) -> str:
+        return text.replace(self._secret, "***")
+
+    def send(self, request: Request) -> Response:
+        """Like :meth:`send_once`, repeated as :func:`retry_policy` says."""
+        return Retrying(**retry_policy(self.account.retries))(self.send_once, request)
+
+    def close(self) -> None:
+        """Close the session's connections."""
+        self._session.close()
+
+
+def retry_policy(retries: int) -> dict[str, Any]:
+    """
+    When and after how long a request is sent again, as arguments for tenacity.
+
+    Only transient errors that may be repeated are. ``Retry-After`` is a floor, of a minute at most; else
+    the waits grow from 1 s to 30 s, with jitter.
+    """
+    return {
+        "retry": retry_if_exception(lambda e: isinstance(e, ExaTransientError) and e.repeatable),
+        "stop": stop_after_attempt(retries + 1),
+        "wait": _pause,
+        "before_sleep": _log_retry,
+        "reraise": True,
+    }
+
+
+def _pause(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = getattr(error, "retry_after", None) or 0.0
+    return max(_backoff(state), min(asked, MAX_RETRY_AFTER))
+
+
+def _log_retry(state: RetryCallState) -> None:
+    if state.outcome and state.next_action:
+        log.warning("%s Asking again in %.1f s.", state.outcome.exception(), state.next_action.sleep)
+
+
+def drive(call: Call[T], send: Callable[[Request], Response]) -> T:
+    """Run a call to its result, sending each request that it yields."""
+    try:
+        request = next(call)
+        while True:
+            request = call.send(send(request))
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+@functools.cache
+def user_agent() -> str:
+    """Who asks, for Exa's logs."""
+    return (
+        f"airflow-provider-exa/{version('airflow-provider-exa')} "
+        f"(Airflow {version('apache-airflow')}; Python {platform.python_version()})"
+    )
+
+
+def base_url(host: str, port: int | None, scheme: str | None) -> str:
+    """
+    The base URL that a connection's host, port and schema mean; https unless they say otherwise.
+
+    :raises ValueError: it is no HTTP URL, or has a user name, a password, a query or a fragment
+    """
+    parts = urlsplit(host if "://" in host else f"{scheme or 'https'}://{host}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+        raise ValueError("it must look like https://api.exa.ai, with the API key in the password")
+    netloc = f"{parts.netloc}:{port}" if port and not parts.port else parts.netloc
+    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
