@@ -1,0 +1,327 @@
+"""Every way of waiting ends the same: one table of what happens at Exa, run in each mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pendulum
+import pytest
+from airflow.sdk.exceptions import AirflowSensorTimeout
+
+from airflow_provider_exa.core import ExaPermanentError, ExaRunFailedError, ExaTransientError
+from airflow_provider_exa.sensors import ExaMonitorRunSensor
+from airflow_provider_exa.standin import Fault, StandIn
+from tests.tasks import POKE_INTERVAL, Ended, Store, Task
+
+MODES = ["poke", "reschedule"]
+FLAGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "passes_all": {"fail_on": ()},
+    "soft_fail": {"soft_fail": True},
+    "never_fail": {"never_fail": True},
+}
+SINCE = pendulum.datetime(2026, 1, 1)
+
+Story = Callable[[StandIn], Iterator[None]]
+
+
+def moves(*statuses: str) -> Story:
+    """A run that is there from the start and is in the next state at each poll."""
+
+    def story(exa: StandIn) -> Iterator[None]:
+        exa.add_run("mon_a", run_id="run_1", status=statuses[0], failed_reason="out of luck")
+        for status in statuses[1:]:
+            yield
+            exa.move("run_1", status)
+
+    return story
+
+
+def trouble(fault: Fault) -> Story:
+    """A fault after the first look, then the run completes."""
+
+    def story(exa: StandIn) -> Iterator[None]:
+        exa.add_run("mon_a", run_id="run_1", status="running")
+        yield
+        exa.fail(fault)
+        yield
+        yield
+        exa.move("run_1", "completed")
+
+    return story
+
+
+def nothing(exa: StandIn) -> Iterator[None]:
+    """No run, ever."""
+    yield from ()
+
+
+def bad_key(exa: StandIn) -> Iterator[None]:
+    exa.api_key = "another-key-9876"
+    yield from ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    One row of the table.
+
+    :param outcome: the run's last status, if it gets there
+    :param error: what ends the wait, whatever the outcome
+    """
+
+    story: Story
+    outcome: str | None = None
+    error: type[Exception] | None = None
+    words: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = {
+    "completed": Case(moves("created", "running", "completed"), "completed"),
+    "failed": Case(
+        moves("created", "running", "failed"),
+        "failed",
+        words="run_1 of Exa monitor mon_a failed: out of luck.",
+    ),
+    "canceled": Case(
+        moves("running", "canceled"), "canceled", words="run_1 of Exa monitor mon_a was canceled"
+    ),
+    "unknown_status": Case(moves("created", "dreaming", "completed"), "completed"),
+    "already_finished": Case(moves("completed"), "completed"),
+    "already_failed": Case(moves("failed"), "failed", words="failed: out of luck"),
+    "never_appears": Case(nothing, error=AirflowSensorTimeout, words="timed out", arguments={"timeout": 0}),
+    "unknown_monitor": Case(
+        nothing, error=ExaPermanentError, words="404: 'Monitor not found'", arguments={"monitor_id": "mon_x"}
+    ),
+    "bad_key": Case(bad_key, error=ExaPermanentError, words="was answered 401"),
+    "two_minutes_of_503": Case(trouble(Fault(status=503, times=7)), "completed"),
+    "429_with_retry_after": Case(trouble(Fault(status=429, retry_after="30")), "completed"),
+    "cut_body": Case(trouble(Fault(kind="cut")), "completed"),
+}
+
+
+def play(exa: StandIn, case: Case, monkeypatch: pytest.MonkeyPatch, mode: str, **flags: Any) -> Ended:
+    story = case.story(exa)
+    next(story, None)
+    arguments = {"monitor_id": "mon_a", "created_after": SINCE, **flags, **case.arguments}
+
+    def make() -> ExaMonitorRunSensor:
+        return ExaMonitorRunSensor(task_id="wait", mode=mode, poke_interval=POKE_INTERVAL, **arguments)
+
+    return Task(make, passes=lambda: next(story, None), store=Store()).run(monkeypatch)
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_every_mode_ends_the_same(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, case: Case, mode: str, flags: str
+) -> None:
+    """The state, the error and the XCom follow from what happened at Exa and the flags, not from the mode."""
+    ended = play(exa, case, monkeypatch, mode, **FLAGS[flags])
+    fails = case.error or (
+        ExaRunFailedError if case.outcome != "completed" and flags != "passes_all" else None
+    )
+    if fails is None:
+        assert (ended.state, ended.error) == ("success", None)
+        assert ended.xcom["id"] == "run_1"
+        assert ended.xcom["status"] == case.outcome
+        return
+    timed_out_anyway = fails is AirflowSensorTimeout and flags == "never_fail"
+    skips = flags in ("soft_fail", "never_fail") and not timed_out_anyway
+    assert ended.state == ("skipped" if skips else "failed")
+    assert type(ended.reason) is fails or (skips and fails is AirflowSensorTimeout)
+    assert case.words in str(ended.reason)
+    assert "standin-key" not in str(ended.reason)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_first_look_must_succeed(exa: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """Trouble at the first look fails the try, so that Airflow's retries take over, not the timeout."""
+    case = Case(nothing)
+    exa.fail(Fault(status=503, times=None))
+    ended = play(exa, case, monkeypatch, mode)
+    assert type(ended.error) is ExaTransientError
+    assert "was answered 503" in str(ended.error)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_silent_fail_waits_out_trouble_at_the_first_look(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """As the base class promises of silent_fail, even the first look may fail."""
+    case = Case(moves("running", "completed"), "completed")
+    exa.fail(Fault(status=503, times=5))
+    assert play(exa, case, monkeypatch, mode, silent_fail=True).state == "success"
+
+
+def older(exa: StandIn, run_id: str, status: str, **ago: float) -> None:
+    exa.add_run("mon_a", run_id=run_id, status=status, created_at=pendulum.now("UTC") - timedelta(**ago))
+
+
+class TestWhichRun:
+    """Which run is waited for, and that the wait stays with it."""
+
+    @pytest.fixture(params=MODES)
+    def wait(
+        self, request: pytest.FixtureRequest, exa: StandIn, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[..., Ended]:
+        def wait(story: Iterator[None] | None = None, task: Task | None = None, **choice: Any) -> Ended:
+            def make() -> ExaMonitorRunSensor:
+                return ExaMonitorRunSensor(
+                    task_id="wait",
+                    monitor_id="mon_a",
+                    mode=request.param,
+                    poke_interval=POKE_INTERVAL,
+                    **choice,
+                )
+
+            task = task or Task(make, store=Store())
+            task.make, task.passes = make, lambda: next(story, None) if story else None
+            return task.run(monkeypatch)
+
+        return wait
+
+    def test_run_id_waits_for_that_run(self, exa: StandIn, wait: Callable[..., Ended]) -> None:
+        """Only the named run counts, whatever else there is."""
+        older(exa, "run_old", "completed", days=2)
+        older(exa, "run_new", "completed", days=1)
+        assert wait(run_id="run_old").xcom["id"] == "run_old"
+
+    def test_created_after_takes_the_earliest(self, exa: StandIn, wait: Callable[..., Ended]) -> None:
+        """The earliest run since then is meant, so that clearing the task finds it again."""
+        for days in (5, 3, 1):
+            older(exa, f"run_{days}", "completed", days=days)
+        since = pendulum.now("UTC").subtract(days=4)
+        assert wait(created_after=since).xcom["id"] == "run_3"
+        assert wait(created_after=since.isoformat()).xcom["id"] == "run_3"
+
+    def test_latest_is_the_newest_at_the_first_look(self, exa: StandIn, wait: Callable[..., Ended]) -> None:
+        """A run that is created later does not take over."""
+
+        def story() -> Iterator[None]:
+            exa.add_run("mon_a", run_id="run_newer", status="completed")
+            yield
+            exa.move("run_new", "completed")
+
+        older(exa, "run_old", "completed", days=1)
+        older(exa, "run_new", "running", minutes=5)
+        assert wait(story(), pick="latest").xcom["id"] == "run_new"
+
+    def test_latest_waits_for_the_first_run_where_there_is_none(
+        self, exa: StandIn, wait: Callable[..., Ended]
+    ) -> None:
+        """A new monitor has no run yet."""
+
+        def story() -> Iterator[None]:
+            exa.add_run("mon_a", run_id="run_1", status="completed")
+            yield
+
+        assert wait(story(), pick="latest").xcom["id"] == "run_1"
+
+    def test_next_ignores_what_was_there(self, exa: StandIn, wait: Callable[..., Ended]) -> None:
+        """Yesterday's run does not satisfy today's wait."""
+
+        def story() -> Iterator[None]:
+            exa.add_run("mon_a", run_id="run_new", status="running")
+            yield
+            exa.move("run_new", "completed")
+
+        older(exa, "run_old", "completed", minutes=5)
+        assert wait(story(), pick="next").xcom["id"] == "run_new"
+
+    @pytest.mark.parametrize("pick", ["latest", "next"])
+    def test_a_retry_follows_the_same_run_and_a_clear_starts_anew(
+        self, exa: StandIn, wait: Callable[..., Ended], pick: str
+    ) -> None:
+        """A worker that dies must not change what is waited for; a user who clears the task wants that."""
+
+        def dies() -> Iterator[None]:
+            exa.add_run("mon_a", run_id="run_1", status="running")
+            yield
+            yield
+            raise MemoryError
+
+        def goes_on() -> Iterator[None]:
+            exa.add_run("mon_a", run_id="run_2", status="completed")
+            yield
+            exa.move("run_1", "completed")
+
+        def anew() -> Iterator[None]:
+            exa.add_run("mon_a", run_id="run_3", status="completed")
+            yield
+
+        story = dies()
+        if pick == "latest":
+            next(story)
+        task = Task(lambda: None, store=Store())
+        assert isinstance(wait(story, task, pick=pick).error, MemoryError)
+        assert wait(goes_on(), task, pick=pick).xcom["id"] == "run_1"
+        task.clear()
+        assert wait(anew(), task, pick=pick).xcom["id"] == {"latest": "run_2", "next": "run_3"}[pick]
+
+    def test_a_pinned_run_is_asked_for_by_id(self, exa: StandIn, wait: Callable[..., Ended]) -> None:
+        """Once the run is known, one small answer a poll is enough."""
+
+        def story() -> Iterator[None]:
+            yield
+            yield
+            exa.move("run_1", "completed")
+
+        older(exa, "run_1", "running", minutes=5)
+        wait(story(), pick="latest")
+        assert [each.path.removeprefix("/websets/v0/monitors/mon_a") for each in exa.requests] == [
+            "",
+            "/runs",
+            *["/runs/run_1"] * 3,
+        ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "given: none"),
+        ({"run_id": "r", "pick": "next"}, "exactly one of run_id='…', created_after=…"),
+        ({"pick": "newest"}, "'latest', 'next'"),
+        ({"pick": "next", "monitor_id": ""}, "monitor_id is ''"),
+        ({"pick": "next", "monitor_id": "a/b"}, "cannot be an id"),
+        ({"pick": "next", "fail_on": "failed"}, "must be a list or tuple"),
+        ({"pick": "next", "fail_on": ["cancelled"]}, "'cancelled', which is not one of 'failed', 'canceled'"),
+        ({"created_after": "yesterday"}, "is not a time such as"),
+        ({"pick": "next", "api": "serach"}, "api='serach'"),
+    ],
+)
+def test_bad_arguments_are_refused_while_the_dag_is_parsed(arguments: dict[str, Any], words: str) -> None:
+    """The DAG's import error says what to write instead."""
+    with pytest.raises(ValueError, match=words.replace("[", r"\[")):
+        ExaMonitorRunSensor(task_id="wait", **{"monitor_id": "mon_a", **arguments})
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_before_airflow_3_3_a_reschedule_keeps_next_but_not_latest(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], mode: str
+) -> None:
+    """Without task state the start of the wait is still known; what is lost is logged."""
+
+    def story() -> Iterator[None]:
+        exa.add_run("mon_a", run_id="run_new", status="completed")
+        yield
+
+    def task(pick: str) -> Task:
+        steps = story()
+        return Task(
+            lambda: ExaMonitorRunSensor(
+                task_id="wait", monitor_id="mon_a", pick=pick, mode=mode, poke_interval=POKE_INTERVAL
+            ),
+            passes=lambda: next(steps, None),
+        )
+
+    older(exa, "run_old", "completed", minutes=5)
+    assert task("next").run(monkeypatch).xcom["id"] == "run_new"
+    assert "picks anew" not in capfd.readouterr().out
+    task("latest").run(monkeypatch)
+    assert ("picks anew" in capfd.readouterr().out) == (mode == "reschedule")
