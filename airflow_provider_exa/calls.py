@@ -49,10 +49,15 @@ class Listing(Generic[T]):
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """The items of one page, and the place of the next one if there is more."""
+    """
+    The items of one page, and the place of the next one if there is more.
+
+    :param cut: whether there is more that Exa does not let be listed
+    """
 
     items: Sequence[T]
     following: Listing[T] | None
+    cut: bool = False
 
 
 def fetch_page(listing: Listing[T]) -> Call[Page[T]]:
@@ -88,14 +93,14 @@ def fetch_page(listing: Listing[T]) -> Call[Page[T]]:
     page = read(request, response, functools.partial(_parse_page, listing, cursor))
     if refused:
         warn_once(f"Exa refuses the parameter {suspect!r} for {listing.path}; listed without it.")
-        return page if suspect == "limit" else Page((), None)
+        return page if suspect == "limit" else Page((), None, cut=True)
     return page
 
 
 def _parse_page(listing: Listing[T], cursor: str, body: Mapping[str, Any]) -> Page[T]:
     data, following = body["data"], body.get("nextCursor")
     if not isinstance(data, list):
-        raise TypeError(f"'data' is {data!r}")
+        raise TypeError(f"'data' is {data!r:.100}")
     page = Page([listing.parse(item) for item in data], None)
     if not body.get("hasMore", following):
         return page

@@ -27,7 +27,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import pendulum
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException
 from pendulum import UTC, DateTime
 
 log = logging.getLogger(__name__)
@@ -46,12 +46,21 @@ class ExaTransientError(ExaError):
     """
     Exa could not answer now; the same request may succeed later.
 
+    :param status: what Exa answered; None if there was no answer
     :param retry_after: seconds that Exa asked to wait, if it did
     :param repeatable: whether the request may be sent again without doing something twice
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None, repeatable: bool = True) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        repeatable: bool = True,
+    ) -> None:
         super().__init__(message)
+        self.status = status
         self.retry_after = retry_after
         self.repeatable = repeatable
 
@@ -75,6 +84,13 @@ class ExaRunFailedError(ExaPermanentError):
     """The run that a task waited for ended in a way that fails the task."""
 
 
+#: By name, for errors that pass from one process to another.
+ERRORS: dict[str, type[ExaError]] = {
+    error.__name__: error
+    for error in (ExaTransientError, ExaBadAnswerError, ExaPermanentError, ExaInputError)
+}
+
+
 @dataclass(frozen=True)
 class Request:
     """One HTTP request: a path below the connection's base URL and its query parameters."""
@@ -91,12 +107,14 @@ class Response:
 
     :param url: what was asked, without query parameters
     :param headers: by lower-case name
+    :param redact: takes the API key out of a text, if the answer holds it
     """
 
     status: int
     body: bytes
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    redact: Callable[[str], str] = field(default=str, repr=False, compare=False)
 
 
 Call = Generator[Request, Response, T]
@@ -214,7 +232,7 @@ def is_template(value: object) -> bool:
     """Whether the value is known only when the task runs: a Jinja template, or another task's output."""
     if isinstance(value, str):
         return "{{" in value or "{%" in value
-    return not isinstance(value, datetime)
+    return hasattr(value, "resolve")
 
 
 def check_id(what: str, value: object) -> None:
@@ -224,10 +242,9 @@ def check_id(what: str, value: object) -> None:
     :raises ExaInputError: it is None, empty, or has a slash, ``?``, ``#``, white space at an end or a control
         character
     """
-    if value is None:
-        raise ExaInputError(f"{what} is missing; it must be an id of Exa's")
-    if isinstance(value, str) and not is_template(value):
+    if not is_template(value):
         check_segment(what, value)
+        value = str(value)
         if value != value.strip() or not value.isprintable() or set(value) & set("/?#\\"):
             raise ExaInputError(f"{what} {value!r} cannot be an id of Exa's; give the id alone")
 
@@ -271,15 +288,10 @@ def as_time(what: str, value: datetime | str) -> DateTime:
 
     :raises ExaInputError: it is neither a datetime nor a date and time in ISO 8601
     """
-    if isinstance(value, datetime):
-        return pendulum.instance(value).in_timezone(UTC)
     try:
-        parsed = pendulum.parse(value)
-    except (TypeError, ValueError):
-        parsed = None
-    if not isinstance(parsed, DateTime):
-        raise ExaInputError(f"{what}={value!r} is not a time such as '2026-01-31T06:00:00Z'")
-    return parsed.in_timezone(UTC)
+        return parse_time(value.isoformat() if isinstance(value, datetime) else value)
+    except (TypeError, ValueError, OverflowError):
+        raise ExaInputError(f"{what}={value!r:.100} is not a time such as '2026-01-31T06:00:00Z'") from None
 
 
 # --- what Exa answers -----------------------------------------------------------------------------
@@ -311,6 +323,7 @@ def refusal(request: Request, response: Response) -> ExaError:
     if is_transient(status):
         return ExaTransientError(
             message,
+            status=status,
             retry_after=_seconds(headers.get("retry-after", "")),
             repeatable=request.method == "GET" or status in (429, 503),
         )
@@ -335,7 +348,7 @@ def _words(response: Response) -> str:
         body, texts = {}, []
     text = texts[0][:500] if texts else response.body[:800].decode(errors="replace")[:200]
     request_id = response.headers.get("x-request-id") or body.get("requestId")
-    return f"{text!r}{f' (request id {request_id})' if request_id else ''}."
+    return response.redact(f"{text!r}{f' (request id {request_id!s:.100})' if request_id else ''}.")
 
 
 def _seconds(retry_after: str) -> float | None:
@@ -347,7 +360,7 @@ def _seconds(retry_after: str) -> float | None:
     try:
         moment = parsedate_to_datetime(retry_after)
         return max(0.0, (moment - pendulum.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -357,10 +370,11 @@ def read(request: Request, response: Response, parse: Callable[[Any], T]) -> T:
         raise refusal(request, response)
     try:
         return parse(json.loads(response.body))
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        why = response.redact(f"{type(error).__name__}: {error!s:.200}")
         raise ExaBadAnswerError(
             f"{_asked(request, response)} was answered {response.status} with a body that cannot be read "
-            f"({type(error).__name__}: {error}): {_words(response)} "
+            f"({why}): {_words(response)} "
             "Check that the connection's host is Exa's API."
         ) from None
 
@@ -386,7 +400,7 @@ def _text(item: Mapping[str, Any], key: str) -> str:
     """A string that has to be there."""
     value = item[key]
     if not isinstance(value, str) or not value:
-        raise TypeError(f"{key!r} is {value!r}")
+        raise TypeError(f"{key!r} is {value!r:.100}")
     return value
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.sdk import BaseHook
 
 from airflow_provider_exa import calls
@@ -63,7 +67,7 @@ class ExaHook(BaseHook):
     def get_conn(self) -> Sender:
         """The sender that every method uses: one session, made at the first use."""
         if self._sender is None:
-            self._sender = Sender(read_account(self.get_connection(self.exa_conn_id)))
+            self._sender = Sender(read_account(self.exa_conn_id))
         return self._sender
 
     def call(self, call: Call[T]) -> T:
@@ -78,7 +82,7 @@ class ExaHook(BaseHook):
 
     def _renew(self) -> bool:
         """Read the connection anew; returns whether it has changed since the session was made."""
-        account = read_account(self.get_connection(self.exa_conn_id))
+        account = read_account(self.exa_conn_id)
         if account == self.get_conn().account:
             return False
         self.get_conn().close()
@@ -155,7 +159,8 @@ class ExaHook(BaseHook):
         try:
             account = replace(self.get_conn().account, retries=0)
             first = calls.fetch_page(calls.list_monitors(self.dialect, params={"limit": 1}))
-            drive(first, Sender(account).send)
+            with closing(Sender(account)) as sender:
+                drive(first, sender.send)
         except ExaError as error:
             return False, str(error)
         return True, f"{account.base_url} accepted the API key."
@@ -170,9 +175,21 @@ def _seconds(value: Any) -> float:
 
 def _count(value: Any) -> int:
     count = int(value)
-    if count < 0:
+    if count < 0 or count != float(value):
         raise ValueError
     return count
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str) or not Path(value).exists():
+        raise ValueError
+    return value
+
+
+def _proxy(value: Any) -> str:
+    if not urlsplit(value).hostname:
+        raise ValueError
+    return str(value)
 
 
 def _flag(value: Any) -> bool:
@@ -184,18 +201,39 @@ EXTRAS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "timeout": (_seconds, "a number of seconds above 0"),
     "retries": (_count, "a whole number, 0 or more"),
     "verify": (_flag, "true or false"),
-    "ca_file": (str, "the path of a CA bundle"),
-    "proxy": (str, "a URL"),
+    "ca_file": (_path, "the path of a CA bundle that is there"),
+    "proxy": (_proxy, "a URL such as http://proxy.example:3128"),
 }
 
 
-def read_account(connection: Connection) -> Account:
+def read_account(conn_id: str) -> Account:
     """
     The account that an Airflow connection describes.
 
-    :raises ExaInputError: the API key is missing, or a setting is not what it has to be; names both the
-        connection and the setting
+    :raises ExaInputError: there is no such connection, it has no API key, or a setting is not what it has to
+        be; names the connection and the setting
     """
+    try:
+        return _account(BaseHook.get_connection(conn_id))
+    except AirflowNotFoundException:
+        raise _no_connection(conn_id) from None
+
+
+async def aread_account(conn_id: str) -> Account:
+    """Like :func:`read_account`, for an event loop."""
+    try:
+        return _account(await BaseHook.aget_connection(conn_id))
+    except AirflowNotFoundException:
+        raise _no_connection(conn_id) from None
+
+
+def _no_connection(conn_id: str) -> ExaInputError:
+    return ExaInputError(
+        f"There is no Airflow connection {conn_id!r}; add one of type exa, with the API key."
+    )
+
+
+def _account(connection: Connection) -> Account:
     where = f"The Airflow connection {connection.conn_id!r}"
     key = (connection.password or "").strip()
     if not key:
@@ -213,7 +251,9 @@ def read_account(connection: Connection) -> Account:
     return Account(url, key, **settings)
 
 
-def _read_extras(where: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+def _read_extras(where: str, extra: object) -> dict[str, Any]:
+    if not isinstance(extra, dict):
+        raise ExaInputError(f"{where} has an extra that is no JSON object.")
     settings = {}
     for name, value in extra.items():
         if name not in EXTRAS:
@@ -222,6 +262,6 @@ def _read_extras(where: str, extra: Mapping[str, Any]) -> dict[str, Any]:
             read, wanted = EXTRAS[name]
             try:
                 settings[name] = read(value)
-            except (KeyError, TypeError, ValueError):
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
                 raise ExaInputError(f"{where} has the extra {name!r}, which must be {wanted}.") from None
     return settings

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pendulum
+from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import BaseSensorOperator
 from airflow.sdk.bases.sensor import PokeReturnValue
 
-from airflow_provider_exa.core import ExaTransientError, check_id, check_words, dialect_of
-from airflow_provider_exa.waits import FAIL_ON, Progress, RunChoice, judge, look
+from airflow_provider_exa.core import (
+    FINISHED,
+    ExaTransientError,
+    Monitor,
+    MonitorRun,
+    as_time,
+    check_id,
+    check_words,
+    dialect_of,
+)
+from airflow_provider_exa.triggers import ExaMonitorRunTrigger
+from airflow_provider_exa.waits import FAIL_ON, Progress, RunChoice, Sight, judge, look, received
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -42,6 +54,8 @@ class ExaMonitorRunSensor(BaseSensorOperator):
         branch
     :param exa_conn_id: the Airflow connection (templated)
     :param api: which of Exa's monitor APIs the monitor belongs to
+    :param deferrable: wait in the triggerer, where all waits on a monitor share one poll; ``mode`` and
+        ``silent_fail`` then mean nothing
     :raises ExaRunFailedError: the run ended in one of the ways that ``fail_on`` names
     :raises ExaPermanentError: Exa refuses what is asked
     :raises ExaTransientError: Exa cannot answer the first look
@@ -60,11 +74,12 @@ class ExaMonitorRunSensor(BaseSensorOperator):
         fail_on: Collection[str] = FAIL_ON,
         exa_conn_id: str = "exa_default",
         api: str = "websets",
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_id("monitor_id", monitor_id)
-        RunChoice(run_id, created_after, pick)
+        RunChoice(run_id, created_after, pick).check()
         check_words("fail_on", fail_on, FAIL_ON)
         dialect_of(api)
         self.monitor_id = monitor_id
@@ -74,6 +89,7 @@ class ExaMonitorRunSensor(BaseSensorOperator):
         self.fail_on = fail_on
         self.exa_conn_id = exa_conn_id
         self.api = api
+        self.deferrable = deferrable
 
     def execute(self, context: Context) -> Any:
         """Wait as the base class does, from where an earlier process of this task left off."""
@@ -83,23 +99,24 @@ class ExaMonitorRunSensor(BaseSensorOperator):
         return super().execute(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Ask Exa once."""
+        """Ask Exa once, or leave that to the triggerer."""
         progress, before = self._progress, self._progress.as_dict()
         choice = RunChoice(self.run_id, self.created_after, self.pick).settle(progress.started_at)
-        run = None
-        try:
-            run = self._hook.call(look(self._hook.dialect, self.monitor_id, choice, progress))
-            line = progress.saw(run, pendulum.now("UTC"))
-        except ExaTransientError as error:
-            line = progress.missed(error, pendulum.now("UTC"))
-        if line:
+        if progress.run_id is not None:
+            choice = RunChoice(run_id=progress.run_id)
+        if self.deferrable:
+            remember(context, progress)
+            self._defer(choice, progress, timedelta(seconds=self.timeout))
+        sight, monitor = self._look(choice, first=not progress.looked)
+        if line := progress.saw(sight, pendulum.now("UTC"), monitor):
             self.log.info("Waiting for %s of monitor %s: %s", choice, self.monitor_id, line)
         if progress.as_dict() != before:
             remember(context, progress)
-        if run is None or not run.finished:
+        if not isinstance(sight, MonitorRun) or not sight.finished:
             return PokeReturnValue(is_done=False)
-        judge(run, self.fail_on)
-        return PokeReturnValue(is_done=True, xcom_value=run.as_dict())
+        run = sight.as_dict()
+        judge([run], self.fail_on)
+        return PokeReturnValue(is_done=True, xcom_value=run)
 
     @cached_property
     def _hook(self) -> ExaHook:
@@ -107,6 +124,53 @@ class ExaMonitorRunSensor(BaseSensorOperator):
         from airflow_provider_exa.hooks import ExaHook
 
         return ExaHook(self.exa_conn_id, self.api)
+
+    def _look(self, choice: RunChoice, first: bool) -> tuple[Sight, Monitor | None]:
+        asked = look(self._hook.dialect, self.monitor_id, [choice], first=first)
+        try:
+            sights, monitor = self._hook.call(asked)
+        except ExaTransientError as error:
+            return error, None
+        return sights[choice], monitor
+
+    def _defer(self, choice: RunChoice, progress: Progress, timeout: timedelta) -> None:
+        longest = self.timeout if self.max_wait is None else self.max_wait.total_seconds()
+        self.defer(
+            trigger=ExaMonitorRunTrigger(
+                self.monitor_id,
+                run_id=choice.run_id,
+                created_after=choice.created_after and choice.created_after.isoformat(),
+                pick=choice.pick,
+                poll_interval=self.poke_interval,
+                max_poll_interval=longest if self.exponential_backoff else None,
+                exa_conn_id=self.exa_conn_id,
+                api=self.api,
+                started_at=progress.started_at.isoformat(),
+                looked=progress.looked,
+            ),
+            method_name="execute_complete",
+            timeout=timeout,
+            kwargs={"deadline": (pendulum.now("UTC") + timeout).isoformat()},
+        )
+
+    def execute_complete(
+        self, context: Context, event: dict[str, Any], deadline: str | None = None
+    ) -> dict[str, Any]:
+        """
+        Judge the run that the trigger brings; pin the wait to it and go on, if it has not ended.
+
+        :param deadline: when the wait times out, in ISO 8601
+        """
+        run: dict[str, Any] = received(event)
+        if run["status"] not in FINISHED:
+            progress = replace(recall(context), looked=True, run_id=run["id"])
+            remember(context, progress)
+            timeout = timedelta(seconds=self.timeout)
+            if deadline is not None:
+                timeout = max(as_time("deadline", deadline) - pendulum.now("UTC"), timedelta())
+            self._defer(RunChoice(run_id=run["id"]), progress, timeout)
+        judge([run], self.fail_on)
+        return run
 
 
 def recall(context: Context) -> Progress:

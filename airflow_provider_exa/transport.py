@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import functools
 import logging
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -41,8 +44,6 @@ CONNECT_TIMEOUT = 5.0
 MAX_BODY = 16 * 1024 * 1024
 MAX_RETRY_AFTER = 60.0
 POOL_SIZE = 16
-MIN_KEY = 8
-NO_KEY = "\0"
 
 _backoff = wait_random_exponential(multiplier=1, max=30)
 
@@ -53,7 +54,7 @@ class Account:
     What an Airflow connection says of Exa.
 
     :param base_url: scheme, host and, where there is one, the path that the APIs are below
-    :param timeout: seconds for one answer, from the request to the last byte
+    :param timeout: seconds for an answer to begin, and from the request to the last byte of its body
     :param retries: how often one request is sent again
     :param verify: whether to check the server's certificate, or the path of a CA bundle to check it with
     :param proxy: URL of an HTTP proxy; None leaves it to the environment
@@ -78,8 +79,6 @@ class Sender:
         self._session.headers.update({"User-Agent": user_agent(), "Accept": "application/json"})
         # Given with each request: what the environment says beats a session's own settings.
         self._proxies = {"http": account.proxy, "https": account.proxy} if account.proxy else None
-        # What would be taken out of answers that echo the key; a made-up short one may be part of any word.
-        self._secret = account.api_key if len(account.api_key) >= MIN_KEY else NO_KEY
         adapter = HTTPAdapter(pool_connections=1, pool_maxsize=POOL_SIZE, pool_block=True)
         self._session.mount(account.base_url, adapter)
 
@@ -97,7 +96,7 @@ class Sender:
         url = self.account.base_url + request.path
         try:
             response = self._exchange(request, url)
-        except (requests.RequestException, HTTPError) as error:
+        except (OSError, HTTPError) as error:  # requests' own errors are OSErrors
             raise ExaTransientError(
                 f"{request.method} {url} got no answer ({type(error).__name__}: {self._redact(str(error))}).",
                 repeatable=request.method == "GET",
@@ -130,17 +129,23 @@ class Sender:
                     raise requests.ReadTimeout(f"no whole answer in {self.account.timeout:g} s")
             return Response(
                 status=answer.status_code,
-                body=bytes(body).replace(self._secret.encode(), b"***"),
+                body=bytes(body),
                 url=url,
-                headers={name.lower(): self._redact(value) for name, value in answer.headers.items()},
+                headers={name.lower(): value for name, value in answer.headers.items()},
+                redact=self._redact,
             )
 
     def _redact(self, text: str) -> str:
-        return text.replace(self._secret, "***")
+        return text.replace(self.account.api_key, "***")
 
     def send(self, request: Request) -> Response:
         """Like :meth:`send_once`, repeated as :func:`retry_policy` says."""
         return Retrying(**retry_policy(self.account.retries))(self.send_once, request)
+
+    async def asend_once(self, request: Request) -> Response:
+        """Like :meth:`send_once`, from a thread of this package; to cancel it leaves the thread behind."""
+        run = contextvars.copy_context().run
+        return await asyncio.get_running_loop().run_in_executor(threads(), run, self.send_once, request)
 
     def close(self) -> None:
         """Close the session's connections."""
@@ -185,6 +190,23 @@ def drive(call: Call[T], send: Callable[[Request], Response]) -> T:
         return result
 
 
+async def adrive(call: Call[T], send: Callable[[Request], Awaitable[Response]]) -> T:
+    """Like :func:`drive`, with a sender that is awaited."""
+    try:
+        request = next(call)
+        while True:
+            request = call.send(await send(request))
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+@functools.cache
+def threads() -> ThreadPoolExecutor:
+    """The threads that send for an event loop: as many requests as there may be at once in a process."""
+    return ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="exa")
+
+
 @functools.cache
 def user_agent() -> str:
     """Who asks, for Exa's logs."""
@@ -201,7 +223,9 @@ def base_url(host: str, port: int | None, scheme: str | None) -> str:
     :raises ValueError: it is no HTTP URL, or has a user name, a password, a query or a fragment
     """
     parts = urlsplit(host if "://" in host else f"{scheme or 'https'}://{host}")
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+    own_port = parts.port  # a bad one is a ValueError, too
+    odd = "@" in parts.netloc or parts.query or parts.fragment
+    if parts.scheme not in ("http", "https") or not parts.hostname or odd:
         raise ValueError("it must look like https://api.exa.ai, with the API key in the password")
-    netloc = f"{parts.netloc}:{port}" if port and not parts.port else parts.netloc
+    netloc = f"{parts.netloc}:{port}" if port and not own_port else parts.netloc
     return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"

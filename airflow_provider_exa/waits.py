@@ -4,8 +4,8 @@ Which run a task waits for and what its end means: pure code, the same for every
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
@@ -14,19 +14,20 @@ from pendulum import DateTime
 
 from airflow_provider_exa.calls import Listing, age, complete_to, fetch_page, get_monitor, get_run, list_runs
 from airflow_provider_exa.core import (
+    ERRORS,
     Call,
     Dialect,
-    ExaError,
     ExaInputError,
+    ExaPermanentError,
     ExaRunFailedError,
+    ExaTransientError,
+    Monitor,
     MonitorRun,
     as_time,
     check_id,
     check_time,
     parse_time,
 )
-
-log = logging.getLogger(__name__)
 
 PICKS = ("latest", "next")
 FAIL_ON = ("failed", "canceled")
@@ -57,9 +58,17 @@ class RunChoice:
             )
         if self.pick is not None and self.pick not in PICKS:
             raise ExaInputError(f"pick={self.pick!r} is not one of {', '.join(map(repr, PICKS))}")
+
+    def check(self) -> RunChoice:
+        """
+        Refuse, while a DAG is parsed, an id or a time that cannot be one.
+
+        :raises ExaInputError: it cannot
+        """
         if self.run_id is not None:
             check_id("run_id", self.run_id)
         check_time("created_after", self.created_after)
+        return self
 
     def settle(self, started_at: DateTime) -> RunChoice:
         """The same choice as of the moment the wait began, with its time in UTC; never ``next``."""
@@ -67,11 +76,10 @@ class RunChoice:
             return RunChoice(created_after=as_time("created_after", self.created_after))
         return RunChoice(created_after=started_at) if self.pick == "next" else self
 
-    def best(self, runs: Iterable[MonitorRun]) -> MonitorRun | None:
-        """The run that is meant among those a listing has shown, in whatever order."""
-        if self.pick == "latest":
-            return max(runs, key=age, default=None)
-        return min((run for run in runs if run.created_at >= self.created_after), key=age, default=None)
+    def of(self, runs: Sequence[MonitorRun]) -> MonitorRun | None:
+        """The run that is meant, by time, among runs sorted from the oldest to the newest."""
+        start = len(runs) - 1 if self.pick else bisect_left(runs, self.created_after, key=_created_at)
+        return runs[start] if 0 <= start < len(runs) else None
 
     def __str__(self) -> str:
         if self.run_id is not None:
@@ -79,50 +87,104 @@ class RunChoice:
         return "the latest run" if self.pick else f"the first run created at or after {self.created_after}"
 
 
-def find_run(dialect: Dialect, monitor_id: str, choice: RunChoice) -> Call[MonitorRun | None]:
-    """The run that a settled choice means, or None if it is not there yet."""
-    if choice.run_id is not None:
-        return (yield from get_run(dialect, monitor_id, choice.run_id))
-    best: MonitorRun | None = None
+def _created_at(run: MonitorRun) -> DateTime:
+    return run.created_at
+
+
+#: What a look shows of one choice: its run, None while it is not there, or why it cannot be asked for.
+Sight = MonitorRun | Exception | None
+
+
+def look(
+    dialect: Dialect, monitor_id: str, choices: Collection[RunChoice], *, first: bool = False
+) -> Call[tuple[dict[RunChoice, Sight], Monitor | None]]:
+    """
+    What there is of several settled choices, with as few requests as it takes.
+
+    :param first: whether to ask for the monitor, too, if a run is not there: an unknown monitor lists as
+        empty, and is an error; the monitor is returned, as it may be disabled
+    """
+    by_id = {choice for choice in choices if choice.run_id is not None}
+    by_time = [choice for choice in choices if choice.run_id is None]
+    runs: dict[str, MonitorRun] = {}
+    if by_time or len(by_id) > 1:
+        runs = yield from _list_for(dialect, monitor_id, by_time)
+    ordered = sorted(runs.values(), key=age)
+    sights: dict[RunChoice, Sight] = {choice: choice.of(ordered) for choice in by_time}
+    for choice in by_id:
+        sights[choice] = runs.get(choice.run_id) or (yield from _try_run(dialect, monitor_id, choice.run_id))
+    monitor = None
+    if first and None in sights.values():
+        monitor = yield from get_monitor(dialect, monitor_id)
+    return sights, monitor
+
+
+def _list_for(
+    dialect: Dialect, monitor_id: str, choices: Collection[RunChoice]
+) -> Call[dict[str, MonitorRun]]:
+    """The runs that choices by time are among; where there are none, of the first page."""
+    since = min((choice.created_after for choice in choices if not choice.pick), default=None)
+    runs: dict[str, MonitorRun] = {}
     place: Listing[MonitorRun] | None = list_runs(dialect, monitor_id)
     while place:
         page = yield from fetch_page(place)
-        best = choice.best([*page.items, best] if best else page.items)
+        if page.cut:
+            raise ExaPermanentError(
+                f"Exa lists only the last {len(runs)} runs of monitor {monitor_id}, so which run is meant "
+                "cannot be told. Give a run_id, or a created_after that is later than the oldest of them."
+            )
+        runs |= {run.id: run for run in page.items}
         edge = complete_to(page)
-        if edge and (choice.pick or edge < choice.created_after):
+        if not choices or (edge and (since is None or edge < since)):
             break
         place = page.following
-    return best
+    return runs
 
 
-def first_look(dialect: Dialect, monitor_id: str, choice: RunChoice) -> Call[MonitorRun | None]:
-    """Like :func:`find_run`, but an unknown monitor is an error, and a disabled one a warning."""
-    if choice.run_id is not None:
-        return (yield from find_run(dialect, monitor_id, choice))
-    monitor = yield from get_monitor(dialect, monitor_id)
-    run = yield from find_run(dialect, monitor_id, choice)
-    if run is None and not monitor.enabled:
-        log.warning("Monitor %s is %s: it may never make the run waited for.", monitor_id, monitor.status)
-    return run
+def _try_run(dialect: Dialect, monitor_id: str, run_id: str) -> Call[Sight]:
+    """One run; that it is unknown concerns nobody who waits for another."""
+    try:
+        return (yield from get_run(dialect, monitor_id, run_id))
+    except ExaPermanentError as error:
+        return error
 
 
-def look(dialect: Dialect, monitor_id: str, choice: RunChoice, progress: Progress) -> Call[MonitorRun | None]:
-    """What a wait asks next: the run that it is pinned to, else whether the run is there."""
-    if progress.run_id is not None:
-        choice = RunChoice(run_id=progress.run_id)
-    return (yield from (find_run if progress.looked else first_look)(dialect, monitor_id, choice))
+def is_decided(
+    runs: Collection[Mapping[str, Any]], *, fail_on: Collection[str], needed: int, total: int
+) -> bool:
+    """Whether :func:`judge` would say the same of these runs, whatever becomes of the rest of ``total``."""
+    failed = sum(run["status"] in fail_on for run in runs)
+    return len(runs) - failed >= needed or failed > total - needed
 
 
-def judge(run: MonitorRun, fail_on: Collection[str]) -> None:
+def judge(runs: Collection[Mapping[str, Any]], fail_on: Collection[str], needed: int = 1) -> None:
     """
-    Pass a finished run on, or fail the task that waited for it.
+    Pass finished runs on, or fail the task that waited for them.
 
-    :raises ExaRunFailedError: the run ended in one of the ways that ``fail_on`` names
+    :param runs: as :meth:`~airflow_provider_exa.core.MonitorRun.as_dict` gives them
+    :param needed: how many of them must not have ended in one of the ways that ``fail_on`` names
+    :raises ExaRunFailedError: there are fewer; names each that did, and why
     """
-    if run.status in fail_on:
-        was = "was canceled" if run.status == "canceled" else run.status
-        reason = run.failed_reason or "Exa gives no reason"
-        raise ExaRunFailedError(f"Run {run.id} of Exa monitor {run.monitor_id} {was}: {reason}.")
+    failed = [run for run in runs if run["status"] in fail_on]
+    if len(runs) - len(failed) < needed:
+        raise ExaRunFailedError(" ".join(map(_epitaph, failed)))
+
+
+def received(event: Mapping[str, Any]) -> Any:
+    """
+    What the event of a trigger brings: a run, or several.
+
+    :raises ExaError: the error that ended the wait
+    """
+    if "error" in event:
+        raise ERRORS[event["type"]](event["error"])
+    return event.get("run") or event["runs"]
+
+
+def _epitaph(run: Mapping[str, Any]) -> str:
+    was = "was canceled" if run["status"] == "canceled" else run["status"]
+    reason = run["failed_reason"] or "Exa gives no reason"
+    return f"Run {run['id']} of Exa monitor {run['monitor_id']} {was}: {reason}."
 
 
 @dataclass
@@ -143,19 +205,23 @@ class Progress:
     topic: str | None = None
     said_at: DateTime | None = None
 
-    def saw(self, run: MonitorRun | None, now: DateTime) -> str | None:
-        """Take in an answer; returns the line to log, if one is due."""
-        self.looked = True
-        if run is None:
-            return self._line("none", "not there yet", now)
-        self.run_id = run.id
-        return self._line(run.status, f"{run.id} is {run.status}", now)
+    def saw(self, sight: Sight, now: DateTime, monitor: Monitor | None = None) -> str | None:
+        """
+        Take in what a look showed; returns the line to log, if one is due.
 
-    def missed(self, error: ExaError, now: DateTime) -> str | None:
-        """Take in that Exa could not be asked, an error at the first look; returns the line to log."""
-        if not self.looked:
-            raise error
-        return self._line("trouble", f"{error} Waiting on", now)
+        :raises ExaError: what the look showed ends the wait: a permanent error, or any at the first look
+        """
+        if isinstance(sight, ExaTransientError) and self.looked:
+            return self._line("trouble", f"{sight} Waiting on", now)
+        if isinstance(sight, Exception):
+            raise sight
+        self.looked = True
+        if sight is not None:
+            self.run_id = sight.id
+            return self._line(sight.status, f"{sight.id} is {sight.status}", now)
+        if monitor and not monitor.enabled:
+            return self._line("none", f"not there, and may never come: the monitor is {monitor.status}", now)
+        return self._line("none", "not there yet", now)
 
     def _line(self, topic: str, text: str, now: DateTime) -> str | None:
         """The text, if it is about something new or the last line is five minutes old."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pkgutil import resolve_name
 from typing import Any
 
 import pendulum
 import pytest
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
+from airflow.sdk.bases.operator import TriggerFailureReason
+from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException, TaskDeferred
+
+from airflow_provider_exa.polling import Watch
 
 POKE_INTERVAL = 77.0
 
@@ -51,8 +57,8 @@ class Ended:
 
     @property
     def reason(self) -> BaseException | None:
-        """The exception below a skip."""
-        return self.error.__cause__ or self.error if self.error else None
+        """The exception that ended it, or that was turned into a skip."""
+        return self.error.__cause__ or self.error if self.error and self.state == "skipped" else self.error
 
 
 class Task:
@@ -85,14 +91,28 @@ class Task:
             if seconds == POKE_INTERVAL:
                 self.passes()
 
+        async def rest(watch: Watch, began: float) -> None:
+            await asyncio.sleep(0.01)
+            self.passes()
+
         monkeypatch.setattr("time.sleep", sleep)
+        monkeypatch.setattr("airflow_provider_exa.polling.JITTER", 0)
+        monkeypatch.setattr("airflow_provider_exa.polling.PACE", 1000)
+        monkeypatch.setattr("airflow_provider_exa.triggers.FIRST_EVENT_AFTER", 0)
+        monkeypatch.setattr(Watch, "_rest", rest)
+        method, arguments = "execute", None
         try:
             while True:
                 try:
-                    return Ended("success", self.make().execute(context))
+                    operator = self.make()
+                    if method == "execute":
+                        return Ended("success", operator.execute(context))
+                    return Ended("success", operator.resume_execution(method, arguments, context))
                 except AirflowRescheduleException:
                     ti.first_reschedule = ti.first_reschedule or ti.start_date
                     self.passes()
+                except TaskDeferred as deferred:
+                    method, arguments = defer(deferred)
         except AirflowSkipException as error:
             return Ended("skipped", error=error)
         except Exception as error:
@@ -101,3 +121,25 @@ class Task:
     def clear(self) -> None:
         """What a user does who wants the task to run anew."""
         self.max_tries += 1
+
+
+def defer(deferred: TaskDeferred) -> tuple[str, dict[str, Any]]:
+    """What the triggerer does: make the trigger anew of its arguments, and run it to its first event."""
+    path, arguments = deferred.trigger.serialize()
+    trigger = resolve_name(path)(**json.loads(json.dumps(arguments)))
+
+    async def first_event() -> Any:
+        timeout = None if deferred.timeout is None else deferred.timeout.total_seconds()
+        return (await asyncio.wait_for(anext(trigger.run()), timeout)).payload
+
+    try:
+        event = asyncio.run(first_event())
+    except TimeoutError:
+        return "__fail__", {"error": TriggerFailureReason.TRIGGER_TIMEOUT}
+    except Exception:
+        failure = {
+            "error": TriggerFailureReason.TRIGGER_FAILURE,
+            "traceback": traceback.format_exc().splitlines(),
+        }
+        return "__fail__", failure
+    return deferred.method_name, {**(deferred.kwargs or {}), "event": json.loads(json.dumps(event))}

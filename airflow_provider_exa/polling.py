@@ -1,0 +1,299 @@
+"""
+The shared poller: all who wait on a monitor in one event loop share one poll.
+
+A :class:`Line` is a connection's session and pace, a :class:`Watch` is one monitor's loop of polls, and a
+:class:`Waiter` is one wait. Lines and watches begin with their first waiter and end with their last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pendulum
+from tenacity import AsyncRetrying
+
+from airflow_provider_exa.core import (
+    Call,
+    ExaError,
+    ExaTransientError,
+    Monitor,
+    MonitorRun,
+    Request,
+    Response,
+    dialect_of,
+    is_bad_key,
+)
+from airflow_provider_exa.hooks import aread_account
+from airflow_provider_exa.transport import MAX_RETRY_AFTER, Account, Sender, adrive, retry_policy
+from airflow_provider_exa.waits import SAY_AGAIN, Progress, RunChoice, Sight, look
+
+T = TypeVar("T")
+
+READ_TIMEOUT = 10.0
+#: Requests a second for each connection; Exa allows a team 20, and others of the team ask, too.
+PACE = 18.0
+#: How many seconds the first poll of a monitor may be put off, so that a restart is no burst.
+JITTER = 2.0
+#: How long a connection is left alone after a 429 that does not say it.
+PAUSE = 5.0
+
+
+class Line:
+    """One Airflow connection in one event loop: read once, one session, one pace."""
+
+    def __init__(self, conn_id: str) -> None:
+        self.conn_id = conn_id
+        self.watches: set[Watch] = set()
+        self._sender: Sender | None = None
+        self._reading = asyncio.Lock()
+        self._next_turn = 0.0
+        self._closed_until = 0.0
+
+    async def call(self, call: Call[T]) -> T:
+        """Run a call to its result, each request paced and repeated as the retry policy says."""
+        return await adrive(call, self._send)
+
+    async def _send(self, request: Request) -> Response:
+        sender = await self._ready()
+        response = await self._repeat(sender, request)
+        if is_bad_key(response) and (renewed := await self._renew(sender)):
+            response = await self._repeat(renewed, request)
+        return response
+
+    async def _repeat(self, sender: Sender, request: Request) -> Response:
+        return await AsyncRetrying(**retry_policy(sender.account.retries))(self._once, sender, request)
+
+    async def _once(self, sender: Sender, request: Request) -> Response:
+        await self._turn()
+        try:
+            return await sender.asend_once(request)
+        except ExaTransientError as error:
+            if error.status == 429:
+                pause = min(error.retry_after or PAUSE, MAX_RETRY_AFTER)
+                self._closed_until = asyncio.get_running_loop().time() + pause
+            raise
+
+    async def _turn(self) -> None:
+        """Wait until the pace allows another request."""
+        loop = asyncio.get_running_loop()
+        at = max(loop.time(), self._next_turn)
+        self._next_turn = at + 1 / PACE
+        while (now := loop.time()) < max(at, self._closed_until):
+            await asyncio.sleep(max(at, self._closed_until) - now)
+
+    async def _ready(self) -> Sender:
+        """The sender; whoever needs it first reads the connection, for all."""
+        async with self._reading:
+            if self._sender is None:
+                self._sender = Sender(await self._account())
+        return self._sender
+
+    async def _account(self) -> Account:
+        account = await aread_account(self.conn_id)
+        return replace(account, timeout=min(account.timeout, READ_TIMEOUT))
+
+    async def _renew(self, refused: Sender) -> Sender | None:
+        """A sender with the connection read anew, or None if that is as it was when the key was refused."""
+        async with self._reading:
+            if self._sender is refused:
+                account = await self._account()
+                if account == refused.account:
+                    return None
+                refused.close()
+                self._sender = Sender(account)
+            return self._sender
+
+    def close(self) -> None:
+        """Close the session."""
+        if self._sender:
+            self._sender.close()
+
+
+class Waiter:
+    """
+    One wait for one run.
+
+    :param choice: which run, settled; once it is found, that run by its id
+    :param interval: seconds between polls
+    :param max_interval: what the interval doubles up to with each poll
+    """
+
+    def __init__(self, choice: RunChoice, interval: float, max_interval: float) -> None:
+        self.choice = choice
+        self.interval = interval
+        self.max_interval = max_interval
+        self.told = False
+        self.sight: Sight = None
+        self.monitor: Monitor | None = None
+        self._news = asyncio.Event()
+
+    def tell(self, sight: Sight, monitor: Monitor | None = None) -> None:
+        """Take in what a poll showed; wakes the wait only if that is news."""
+        if not self.told or _gist(sight) != _gist(self.sight):
+            self._news.set()
+        self.told, self.sight, self.monitor = True, sight, monitor
+        self.interval = min(self.interval * 2, self.max_interval)
+        if isinstance(sight, MonitorRun) and self.choice.run_id is None:
+            self.choice = RunChoice(run_id=sight.id)
+
+    async def news(self) -> None:
+        """Return when there is news, or when it is time to say again how things are."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), SAY_AGAIN.total_seconds())
+            self._news.clear()
+            if self.told:
+                return
+
+
+def _gist(sight: Sight) -> object:
+    return (sight.id, sight.status) if isinstance(sight, MonitorRun) else type(sight)
+
+
+class Watch:
+    """The polls of one monitor, for all its waiters."""
+
+    def __init__(self, line: Line, api: str, monitor_id: str) -> None:
+        self.line = line
+        self.waiters: set[Waiter] = set()
+        self.joined = asyncio.Event()
+        self._dialect = dialect_of(api)
+        self._monitor_id = monitor_id
+        self._monitor: Monitor | None = None
+        # In a context of its own: its log lines belong to no waiter's task.
+        self.task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.sleep(random.uniform(0, JITTER))  # noqa: S311 (no secret)
+            while True:
+                began = loop.time()
+                await self._poll()
+                await self._rest(began)
+        except Exception as crash:
+            for waiter in self.waiters:
+                waiter.tell(crash)
+
+    async def _poll(self) -> None:
+        waiters = list(self.waiters)
+        choices = {waiter.choice for waiter in waiters}
+        first = self._monitor is None and not all(waiter.told for waiter in waiters)
+        try:
+            sights, monitor = await self.line.call(
+                look(self._dialect, self._monitor_id, choices, first=first)
+            )
+        except ExaError as error:
+            for waiter in waiters:
+                waiter.tell(error)
+            return
+        self._monitor = monitor or self._monitor
+        for waiter in waiters:
+            waiter.tell(sights[waiter.choice], self._monitor)
+
+    async def _rest(self, began: float) -> None:
+        """Sleep until the next poll is due, for whoever waits by then."""
+        loop = asyncio.get_running_loop()
+        while (left := began + min(waiter.interval for waiter in self.waiters) - loop.time()) > 0:
+            self.joined.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.joined.wait(), left)
+
+
+#: By event loop and connection, and by the API and monitor as well; entries end with their last waiter.
+_lines: dict[tuple[asyncio.AbstractEventLoop, str], Line] = {}
+_watches: dict[tuple[asyncio.AbstractEventLoop, str, str, str], Watch] = {}
+
+
+@contextmanager
+def watched(waiter: Waiter, conn_id: str, api: str, monitor_id: str) -> Iterator[None]:
+    """Let a waiter take part in the polls of a monitor."""
+    loop = asyncio.get_running_loop()
+    key = (loop, conn_id, api, monitor_id)
+    watch = _watches.get(key)
+    if watch is None or watch.task.done():
+        line = _lines.setdefault((loop, conn_id), Line(conn_id))
+        watch = _watches[key] = Watch(line, api, monitor_id)
+        line.watches.add(watch)
+    watch.waiters.add(waiter)
+    watch.joined.set()
+    try:
+        yield
+    finally:
+        watch.waiters.discard(waiter)
+        if not watch.waiters:
+            watch.task.cancel()
+            if _watches.get(key) is watch:
+                del _watches[key]
+            watch.line.watches.discard(watch)
+            if not watch.line.watches:
+                watch.line.close()
+                del _lines[loop, conn_id]
+
+
+async def wait_for_run(
+    monitor_id: str,
+    choice: RunChoice,
+    progress: Progress,
+    *,
+    conn_id: str,
+    api: str,
+    interval: float,
+    max_interval: float,
+    log: Any,
+) -> MonitorRun:
+    """
+    The run once it has ended, or, for ``pick="latest"``, once it is known which one that is.
+
+    :param interval: seconds between polls; the shortest that anybody who waits on the monitor asks for counts
+    :param max_interval: what the interval doubles up to with each poll
+    :param log: where the wait's own lines go
+    :raises ExaError: a permanent error, or any at the first look
+    """
+    waiter = Waiter(choice, interval, max_interval)
+    with watched(waiter, conn_id, api, monitor_id):
+        while True:
+            await waiter.news()
+            run = waiter.sight
+            line = progress.saw(run, pendulum.now("UTC"), waiter.monitor)
+            if line:
+                log.info("Waiting for %s of monitor %s: %s", choice, monitor_id, line)
+            if isinstance(run, MonitorRun) and (run.finished or choice.pick):
+                return run
+
+
+async def wait_for_runs(
+    choices: Mapping[str, RunChoice],
+    progress: Progress,
+    *,
+    enough: Callable[[Collection[Mapping[str, Any]]], bool],
+    **options: Any,
+) -> dict[str, dict[str, Any]]:
+    """
+    The runs of several monitors as dicts, by monitor id, once enough of them have ended.
+
+    :param choices: which run to wait for, by monitor id
+    :param progress: where each wait begins
+    :param enough: whether these runs that have ended are enough to decide
+    :param options: those of :func:`wait_for_run`
+    """
+    waits = {
+        asyncio.ensure_future(wait_for_run(monitor_id, choice, replace(progress), **options)): monitor_id
+        for monitor_id, choice in choices.items()
+    }
+    ended: dict[str, dict[str, Any]] = {}
+    try:
+        while waits and not enough(ended.values()):
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            ended |= {waits.pop(wait): wait.result().as_dict() for wait in done}
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+    return {monitor_id: ended[monitor_id] for monitor_id in choices if monitor_id in ended}

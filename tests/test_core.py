@@ -1,0 +1,305 @@
+"""What Exa says and what it means, without a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pendulum
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from pendulum import UTC, DateTime
+
+from airflow_provider_exa import core
+from airflow_provider_exa.core import DIALECTS, Dialect, ExaInputError, MonitorRun, Request, Response
+
+SAMPLES = Path(__file__).parents[2] / "shared" / "exa" / "samples"
+RUN = {"id": "run_1", "status": "completed", "createdAt": "2026-01-31T06:00:00.000Z"}
+SIX = pendulum.datetime(2026, 1, 31, 6)
+#: The other API's words, as its documents have them.
+SEARCH = Dialect(
+    base="",
+    enabled="active",
+    keys={
+        "updated_at": "updatedAt",
+        "completed_at": "completedAt",
+        "failed_at": "failedAt",
+        "canceled_at": "cancelledAt",
+        "failed_reason": "failReason",
+    },
+    statuses={"pending": "created", "cancelled": "canceled"},
+)
+
+
+def parse(dialect: Dialect = DIALECTS["websets"], **fields: Any) -> MonitorRun:
+    """A run as Exa would send it with these fields."""
+    return core.parse_run(dialect, "mon_a", RUN | fields)
+
+
+def sample(name: str) -> Any:
+    """What one of the sample files holds."""
+    path = SAMPLES / name
+    if not path.exists():
+        pytest.skip("Exa's samples are not beside the repository")
+    return json.loads(path.read_text())
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dialect", "word", "status", "finished"),
+    [
+        (DIALECTS["websets"], "created", "created", False),
+        (DIALECTS["websets"], "running", "running", False),
+        (DIALECTS["websets"], "completed", "completed", True),
+        (DIALECTS["websets"], "failed", "failed", True),
+        (DIALECTS["websets"], "canceled", "canceled", True),
+        (SEARCH, "pending", "created", False),
+        (SEARCH, "cancelled", "canceled", True),
+        (SEARCH, "completed", "completed", True),
+    ],
+)
+def test_a_status_is_told_in_the_words_of_websets(
+    dialect: Dialect, word: str, status: str, finished: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each API's own word becomes the word of Websets, which says whether the run is finished."""
+    run = parse(dialect, status=word)
+    assert (run.status, run.finished, caplog.messages) == (status, finished, [])
+
+
+def test_an_unknown_status_is_kept_and_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A word that is new here counts as not finished, and the log says so one time for each word."""
+    runs = [parse(status=word) for word in ("paused", "paused", "queued")]
+    assert [(run.status, run.finished) for run in runs] == [
+        ("paused", False),
+        ("paused", False),
+        ("queued", False),
+    ]
+    assert [
+        repr(word) in message for word, message in zip(("paused", "queued"), caplog.messages, strict=True)
+    ]
+
+
+def test_a_run_needs_three_fields_and_keeps_those_it_does_not_know() -> None:
+    """What Exa leaves out is None, the monitor is the one asked for, and ``raw`` is what was sent."""
+    run = parse(output={"results": []}, durationMs=44000)
+    assert run.raw == {**RUN, "output": {"results": []}, "durationMs": 44000}
+    assert run.as_dict() == dict.fromkeys(core.RUN_FIELDS) | {
+        "id": "run_1",
+        "monitor_id": "mon_a",
+        "status": "completed",
+        "created_at": "2026-01-31T06:00:00+00:00",
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-31T06:00:00.000Z",
+        "2026-01-31T06:00:00Z",
+        "2026-01-31T06:00:00",
+        "2026-01-31T07:30:00+01:30",
+        "2026-01-30T22:00:00-08:00",
+    ],
+)
+def test_every_time_is_a_pendulum_moment_in_utc(text: str) -> None:
+    """An offset is counted in, and a time without a zone is taken as UTC."""
+    run = parse(createdAt=text, completedAt=text)
+    for moment in (run.created_at, run.completed_at):
+        assert isinstance(moment, DateTime)
+        assert (moment, moment.timezone_name) == (SIX, "UTC")
+
+
+def test_a_run_as_a_dict_is_json_without_what_exa_sent() -> None:
+    """What goes to XCom has strings and None only, and each time says that it is UTC."""
+    values = parse(type="search", failedReason="why", failedAt="2026-01-31T06:00:01.234Z").as_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert tuple(values) == core.RUN_FIELDS
+    assert "raw" not in values
+    assert (values["failed_at"], values["failed_reason"]) == ("2026-01-31T06:00:01.234000+00:00", "why")
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect", "expected"),
+    [
+        (
+            "sdkmock_websets_monitor_run_exajs.json",
+            DIALECTS["websets"],
+            ("run_123456", "monitor_123456", "completed", "search", "2023-01-08T09:30:00+00:00", None),
+        ),
+        (
+            "sdkmock_websets_monitor_run_exapy_no_failedReason.json",
+            DIALECTS["websets"],
+            ("run_123", "monitor_123", "completed", "search", "2023-01-01T10:00:00+00:00", None),
+        ),
+        (
+            "doc_websets_list_runs_placeholder.json",
+            DIALECTS["websets"],
+            ("<string>", "<string>", "created", "search", "2023-11-07T05:31:56+00:00", "<string>"),
+        ),
+        (
+            "doc_search_monitor_run.json",
+            SEARCH,
+            ("run_xyz789", "mon_abc123", "completed", None, "2026-03-17T09:00:45+00:00", None),
+        ),
+    ],
+)
+def test_the_sample_runs_are_understood(
+    name: str, dialect: Dialect, expected: tuple[str | None, ...]
+) -> None:
+    """A run from Exa's documents or its SDKs' tests becomes the run that it describes."""
+    body = sample(name)["body"]
+    run = core.parse_run(dialect, "mon_a", body["data"][0] if "data" in body else body)
+    fields = ("id", "monitor_id", "status", "type", "completed_at", "failed_reason")
+    assert tuple(run.as_dict()[field] for field in fields) == expected
+
+
+def test_a_monitor_needs_two_fields() -> None:
+    """A monitor is enabled where its status is the API's word for it."""
+    enabled, disabled = (
+        core.parse_monitor(DIALECTS["websets"], {"id": "mon_a", "status": status, **more})
+        for status, more in (("enabled", {}), ("disabled", {"websetId": "webset_1"}))
+    )
+    assert (enabled.enabled, enabled.webset_id) == (True, None)
+    assert (disabled.enabled, disabled.webset_id) == (False, "webset_1")
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def test_only_what_is_permanent_fails_a_task_without_retries() -> None:
+    """Permanent errors are Airflow's own for that, and transient ones are no exception of Airflow's."""
+    for permanent in (core.ExaPermanentError, core.ExaInputError, core.ExaRunFailedError):
+        assert issubclass(permanent, AirflowFailException)
+    for transient in (core.ExaTransientError, core.ExaBadAnswerError):
+        assert not issubclass(transient, AirflowException)
+    assert issubclass(ExaInputError, ValueError)
+
+
+def recorded_errors() -> list[tuple[int, dict[str, Any]]]:
+    """Status and body of each error that the samples hold."""
+    errors = [
+        (each["status"], each.get("json", {"message": each.get("message")}))
+        for each in sample("error_bodies.json")["body"]
+    ]
+    for name in ("real_400_invalid_api_key.json", "real_404_import_not_found.json"):
+        response = sample(name)["response"]
+        errors.append((response["status"]["code"], response["json"]))
+    return errors
+
+
+def test_an_error_is_told_in_exas_own_words() -> None:
+    """Whichever shape the body has, the error says what was asked, the status, the words and the id."""
+    for status, body in recorded_errors():
+        response = Response(status, json.dumps(body).encode(), "https://api.exa.ai/x")
+        error = core.refusal(Request("/x"), response)
+        told = str(error)
+        assert isinstance(error, core.ExaTransientError if status == 429 else core.ExaPermanentError)
+        assert told.startswith(f"GET https://api.exa.ai/x was answered {status}: ")
+        assert repr(body.get("message") or body["error"]) in told
+        assert body.get("requestId", "") in told
+
+
+@pytest.mark.parametrize(("status", "bad"), [(401, True), (400, True), (403, False), (500, False)])
+def test_a_bad_key_is_known_by_both_of_its_answers(status: int, bad: bool) -> None:
+    """401 as documented, and 400 as recorded, where the body names the header."""
+    body = b'{"error": "x-api-key header is invalid"}'
+    assert core.is_bad_key(Response(status, body, "")) is bad
+    assert core.is_bad_key(Response(400, b'{"error": "Invalid request"}', "")) is False
+
+
+# --- what the caller gives ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", " ", ".", "..", "mon/a", "mon\\a", "mon?a", "mon#a", " mon", "mon\n", "mon\ta", "mon\x00a", None],
+)
+def test_what_cannot_be_an_id_is_refused_while_parsing(value: object) -> None:
+    """An id that could lead to another URL, or is none at all, is an error that names the argument."""
+    with pytest.raises(ExaInputError, match="monitor_id"):
+        core.check_id("monitor_id", value)
+
+
+@pytest.mark.parametrize(
+    "value", ["mon_01h", "mön a", "%2e", "...", "{{ params.id }}", "{% if x %}/{% endif %}"]
+)
+def test_an_id_or_a_template_of_one_passes(value: str) -> None:
+    """Ids are opaque, and a template is known only when the task runs."""
+    core.check_id("monitor_id", value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-01-31T06:00:00Z",
+        "2026-01-31T07:00:00+01:00",
+        "2026-01-31 06:00:00",
+        "20260131T060000Z",
+        SIX,
+        SIX.in_timezone("Asia/Tokyo"),
+        datetime(2026, 1, 31, 6),  # noqa: DTZ001 (naive on purpose)
+        datetime(2026, 1, 31, 11, 30, tzinfo=timezone(timedelta(hours=5, minutes=30))),
+    ],
+)
+def test_a_time_may_be_given_in_any_common_way(value: datetime | str) -> None:
+    """Aware, naive or as text, it is the same moment, in UTC."""
+    moment = core.as_time("created_after", value)
+    assert isinstance(moment, DateTime)
+    assert (moment, moment.tzinfo) == (SIX, UTC)
+    core.check_time("created_after", value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "soon",
+        "",
+        "None",
+        "31.01.2026",
+        "2026-13-01",
+        "1769839200",
+        "P1D",
+        "PT5M",
+        "2026-01-01/2026-02-01",
+        "06:00",
+        "now",
+        "0001-01-01T00:00:00+05:00",
+    ],
+)
+@pytest.mark.parametrize("check", [core.as_time, core.check_time])
+def test_what_is_no_moment_is_refused(check: Callable[[str, Any], object], value: str) -> None:
+    """Garbage, durations and intervals, and what means another moment each day, name the argument."""
+    with pytest.raises(ExaInputError, match=r"^created_after="):
+        check("created_after", value)
+
+
+@pytest.mark.parametrize("value", [5, date(2026, 1, 31)])
+def test_a_value_that_can_never_be_a_time_is_refused_while_parsing(value: object) -> None:
+    """A number or a date is no template, so the DAG file is the place to say so."""
+    with pytest.raises(ExaInputError, match=r"^created_after="):
+        core.check_time("created_after", value)
+
+
+@pytest.mark.parametrize("value", [None, "{{ ds }}", "{% if x %}now{% endif %}"])
+def test_a_time_that_is_a_template_or_none_passes(value: object) -> None:
+    """It is checked when the task runs."""
+    core.check_time("created_after", value)
+
+
+@pytest.mark.parametrize("values", ["failed", None, 5, ["failed", "lost"], [["failed"]]])
+def test_words_that_are_not_known_are_refused(values: object) -> None:
+    """One string where several belong would be taken letter by letter, so it is refused too."""
+    with pytest.raises(ExaInputError, match=r"fail_on.*'failed', 'canceled'"):
+        core.check_words("fail_on", values, ("failed", "canceled"))
+    assert core.check_words("fail_on", ["canceled"], ("failed", "canceled")) == ("canceled",)
+
+
+def test_an_unknown_api_is_refused() -> None:
+    """The error names the ones there are."""
+    with pytest.raises(ExaInputError, match=r"api='webset' is not one of 'websets'"):
+        core.dialect_of("webset")

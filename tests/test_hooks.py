@@ -1,0 +1,398 @@
+"""The hook: an Airflow connection turned into calls to Exa."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import pendulum
+import pytest
+
+from airflow_provider_exa.core import ExaInputError, ExaPermanentError
+from airflow_provider_exa.hooks import ExaHook
+from airflow_provider_exa.standin import Fault, StandIn
+
+KEY = "standin-key-1234"
+START = pendulum.datetime(2026, 1, 31)
+DEFAULTS = {
+    "base_url": "https://api.exa.ai",
+    "api_key": KEY,
+    "timeout": 30.0,
+    "retries": 4,
+    "verify": True,
+    "proxy": None,
+}
+
+
+@pytest.fixture
+def connect(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ExaHook]:
+    """Changes fields of the connection to the stand-in; returns a hook that uses it."""
+
+    def connect(**fields: Any) -> ExaHook:
+        monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", json.dumps(json.loads(exa.connection()) | fields))
+        return ExaHook()
+
+    return connect
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Reads the connection ``exa_a``, which has these fields and a key."""
+
+    def account(**fields: Any) -> dict[str, Any]:
+        connection = {"conn_type": "exa", "password": KEY} | fields
+        if "extra" in fields:
+            connection["extra"] = json.dumps(fields["extra"])
+        monkeypatch.setenv("AIRFLOW_CONN_EXA_A", json.dumps(connection))
+        return asdict(ExaHook("exa_a").get_conn().account)
+
+    return account
+
+
+Read = Callable[..., dict[str, Any]]
+
+
+# --- the connection -------------------------------------------------------------------------------
+
+
+def test_a_key_is_all_that_a_connection_needs(account: Read) -> None:
+    """Everything else has a default, and white space around a pasted key does not count."""
+    assert account(password=f" {KEY}\n") == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"host": ""}, "https://api.exa.ai"),
+        ({"host": "api.exa.ai"}, "https://api.exa.ai"),
+        ({"host": "https://api.exa.ai/"}, "https://api.exa.ai"),
+        ({"host": "http://127.0.0.1:8080"}, "http://127.0.0.1:8080"),
+        ({"host": "127.0.0.1", "port": 8080, "schema": "http"}, "http://127.0.0.1:8080"),
+        ({"host": "[::1]", "port": 8080, "schema": "http"}, "http://[::1]:8080"),
+        ({"host": "https://api.exa.ai", "schema": "http"}, "https://api.exa.ai"),
+        ({"host": "https://gateway.corp/exa/"}, "https://gateway.corp/exa"),
+        ({"host": "gateway.corp/exa", "port": 8443}, "https://gateway.corp:8443/exa"),
+        ({"host": "https://gateway.corp:1234", "port": 8443}, "https://gateway.corp:1234"),
+    ],
+    ids=str,
+)
+def test_the_host_may_be_given_in_any_common_way(account: Read, fields: dict[str, Any], url: str) -> None:
+    """With or without a scheme, a port and a path; https unless it says otherwise."""
+    assert account(**fields)["base_url"] == url
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        f"https://user:{KEY}@api.exa.ai",
+        f"{KEY}@api.exa.ai",
+        "ftp://api.exa.ai",
+        "https://",
+        "/websets",
+        "api.exa.ai:port",
+        "api.exa.ai:99999",
+        f"api.exa.ai?x-api-key={KEY}",
+        f"api.exa.ai#{KEY}",
+        "http://[::1",
+    ],
+)
+def test_an_unusable_host_is_an_error(account: Read, host: str) -> None:
+    """It names the connection, and whatever secret was put there is not in it."""
+    with pytest.raises(ExaInputError, match="'exa_a' has an unusable host: ") as caught:
+        account(host=host)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("extra", "read"),
+    [
+        ({"timeout": 5}, {"timeout": 5.0}),
+        ({"timeout": "2.5", "retries": "0"}, {"timeout": 2.5, "retries": 0}),
+        ({"retries": 7}, {"retries": 7}),
+        ({"verify": False}, {"verify": False}),
+        ({"verify": "False"}, {"verify": False}),
+        ({"verify": "true"}, {}),
+        ({"ca_file": __file__}, {"verify": __file__}),
+        ({"ca_file": __file__, "verify": False}, {"verify": False}),
+        ({"proxy": "http://proxy.corp:3128"}, {"proxy": "http://proxy.corp:3128"}),
+        ({"timeout": "", "retries": None, "verify": "", "ca_file": "", "proxy": ""}, {}),
+    ],
+    ids=str,
+)
+def test_an_extra_changes_its_setting(account: Read, extra: dict[str, Any], read: dict[str, Any]) -> None:
+    """As JSON or as text, and a field that the form left empty is not given."""
+    assert account(extra=extra) == DEFAULTS | read
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *product(["timeout"], (0, -1, "soon", "nan", float("inf"), [])),
+        *product(["retries"], (-1, "few", "2.5", 2.5, [], float("inf"))),
+        *product(["verify"], ("maybe", 2, [], "/etc/ca.pem")),
+        *product(["ca_file"], ("/nonexistent", False, [])),
+        *product(["proxy"], ("http://", "proxy.corp", 3128)),
+    ],
+    ids=lambda value: str(value)[:10],
+)
+def test_a_bad_extra_is_an_error_that_names_it(account: Read, name: str, value: object) -> None:
+    """It says which connection, which extra, and what it has to be."""
+    with pytest.raises(ExaInputError, match=f"'exa_a' has the extra '{name}', which must be "):
+        account(extra={name: value})
+
+
+@pytest.mark.parametrize("extra", [[1, 2], "text", 5])
+def test_an_extra_that_is_no_object_is_an_error_in_words(account: Read, extra: object) -> None:
+    """JSON of the wrong kind is the user's mistake, not a traceback of this package's."""
+    with pytest.raises(ExaInputError, match="'exa_a'"):
+        account(extra=extra)
+
+
+def test_an_unknown_extra_is_warned_about(account: Read, caplog: pytest.LogCaptureFixture) -> None:
+    """A slip of the pen is ignored but not in silence, and its value is not told."""
+    assert account(extra={"time_out": 5, "api_key": "another-secret"}) == DEFAULTS
+    assert ["'time_out'" in caplog.messages[0], "'api_key'" in caplog.messages[1]] == [True, True]
+    assert "another-secret" not in caplog.text
+
+
+def test_a_connection_may_be_a_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's other way to write one gives every extra as text."""
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_EXA_DEFAULT", f"exa://:{KEY}@gateway.corp:8443/?timeout=5&retries=2&verify=false"
+    )
+    assert asdict(ExaHook().get_conn().account) == DEFAULTS | {
+        "base_url": "https://gateway.corp:8443",
+        "timeout": 5.0,
+        "retries": 2,
+        "verify": False,
+    }
+
+
+def test_a_missing_connection_is_an_error_in_words() -> None:
+    """It names the connection that was looked for, and the test of it says the same."""
+    hook = ExaHook("exa_none")
+    with pytest.raises(ExaInputError, match="no Airflow connection 'exa_none'"):
+        hook.get_monitor("mon_a")
+    assert hook.test_connection()[0] is False
+
+
+@pytest.mark.parametrize("password", [None, "", "  \n"])
+def test_a_missing_key_names_the_connection(
+    exa: StandIn, connect: Callable[..., ExaHook], password: str | None
+) -> None:
+    """The error says where to put the key, and Exa is not asked."""
+    told = "The Airflow connection 'exa_default' has no API key; put it into the connection's password."
+    hook = connect(password=password)
+    with pytest.raises(ExaInputError) as caught:
+        hook.get_monitor("mon_a")
+    assert str(caught.value) == told
+    assert hook.test_connection() == (False, told)
+    assert exa.requests == []
+
+
+@pytest.mark.parametrize(
+    "password", ["half\nbetter-half", "half\r\nX-Other: half", "clé-1234567", "tab\tkey\x00"]
+)
+def test_a_key_that_no_header_can_hold_is_not_told(
+    exa: StandIn, connect: Callable[..., ExaHook], password: str
+) -> None:
+    """The error names the connection and holds no part of the key."""
+    with pytest.raises(ExaInputError, match="'exa_default' has a password with characters") as caught:
+        connect(password=password).get_monitor("mon_a")
+    assert not any(part in str(caught.value) for part in password.split())
+    assert exa.requests == []
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "'ca_file'"), ("no certificate", "certificate")])
+def test_a_ca_file_that_cannot_be_used_is_an_error_in_words(
+    exa: StandIn, connect: Callable[..., ExaHook], tmp_path: Path, content: str | None, words: str
+) -> None:
+    """A missing file or one of another kind is told like any other trouble with the connection."""
+    path = tmp_path / "ca.pem"
+    if content:
+        path.write_text(content)
+    hook = connect(host=exa.url.replace("http", "https"), extra={"ca_file": str(path)})
+    ok, message = hook.test_connection()
+    assert not ok
+    assert words in message
+
+
+# --- test_connection ------------------------------------------------------------------------------
+
+
+def test_a_good_connection_says_where_it_leads(exa: StandIn) -> None:
+    """One monitor is asked for, once."""
+    assert ExaHook().test_connection() == (True, f"{exa.url} accepted the API key.")
+    assert [(request.path, request.query) for request in exa.requests] == [
+        ("/websets/v0/monitors", {"limit": "1"})
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault(status=401, body=b'{"error": "Invalid API key"}'), "answered 401: 'Invalid API key'"),
+        (Fault(status=403), "answered 403: 'Forbidden'"),
+        (Fault(status=503), "answered 503: 'Service Unavailable'"),
+        (Fault(status=429, retry_after="60"), "answered 429: 'Too Many Requests'"),
+        (Fault(kind="html"), "Check that the connection's host is Exa's API"),
+        (Fault(kind="redirect", location="/login"), "redirects are not followed"),
+        (Fault(kind="reset"), "got no answer"),
+    ],
+    ids=lambda value: f"{value.kind} {value.status}" if isinstance(value, Fault) else "",
+)
+def test_trouble_is_told_at_once(exa: StandIn, no_pauses: list[float], fault: Fault, words: str) -> None:
+    """Whoever pressed the button does not wait for retries."""
+    exa.fail(fault)
+    ok, message = ExaHook().test_connection()
+    assert not ok
+    assert words in message
+    assert (len(exa.requests), no_pauses) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(400, "x-api-key header is invalid"), (401, "Invalid API key")]
+)
+def test_a_bad_key_is_told_in_exas_words(
+    connect: Callable[..., ExaHook], exa: StandIn, status: Literal[400, 401], words: str
+) -> None:
+    """Both answers that Exa gives to one come with the advice to check it."""
+    exa.bad_key_status = status
+    ok, message = connect(password="another-key-5678").test_connection()
+    assert not ok
+    assert f"answered {status}: '{words}'" in message
+    assert "API key" in message
+    assert "another-key-5678" not in message
+
+
+def test_an_unreachable_host_is_told_at_once(connect: Callable[..., ExaHook], no_pauses: list[float]) -> None:
+    """A closed port is reported with the URL that was asked."""
+    ok, message = connect(host="http://127.0.0.1:9").test_connection()
+    assert not ok
+    assert message.startswith("GET http://127.0.0.1:9/websets/v0/monitors got no answer (")
+    assert no_pauses == []
+
+
+# --- a rotated key --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 401])
+def test_a_key_rotated_in_the_connection_is_taken_up(
+    exa: StandIn, connect: Callable[..., ExaHook], status: Literal[400, 401]
+) -> None:
+    """A long task goes on with the new key, at the cost of one request."""
+    hook = ExaHook()
+    hook.get_monitor("mon_a")
+    exa.api_key, exa.bad_key_status = "another-key-5678", status
+    connect(password="another-key-5678")
+    assert [hook.get_monitor("mon_a").id for _ in range(2)] == ["mon_a", "mon_a"]
+    assert [request.status for request in exa.requests] == [200, status, 200, 200]
+
+
+@pytest.mark.parametrize("status", [400, 401])
+@pytest.mark.parametrize(("password", "requests"), [(KEY, 1), ("third-key-9012", 2)])
+def test_a_key_that_stays_bad_is_an_error(
+    exa: StandIn, connect: Callable[..., ExaHook], status: Literal[400, 401], password: str, requests: int
+) -> None:
+    """Nothing is asked again if the connection has not changed; a new key that is bad too is tried once."""
+    hook = ExaHook()
+    hook.get_conn()
+    exa.api_key, exa.bad_key_status = "another-key-5678", status
+    connect(password=password)
+    with pytest.raises(ExaPermanentError, match=f"answered {status}: "):
+        hook.get_monitor("mon_a")
+    assert len(exa.requests) == requests
+
+
+# --- calls ----------------------------------------------------------------------------------------
+
+
+def test_an_unknown_monitor_lists_no_runs_but_is_not_found(exa: StandIn) -> None:
+    """Exa answers the listing as empty, so only asking for the monitor itself tells."""
+    hook = ExaHook()
+    assert list(hook.list_monitor_runs("mon_none")) == []
+    for ask in (lambda: hook.get_monitor("mon_none"), lambda: hook.get_monitor_run("mon_a", "run_none")):
+        with pytest.raises(ExaPermanentError, match=r"answered 404: 'Monitor.* not found'.*Check the id"):
+            ask()
+    assert [request.status for request in exa.requests] == [200, 404, 404]
+
+
+def test_a_run_is_read_as_exa_has_it(exa: StandIn) -> None:
+    """What was said of a failed run is what the hook returns."""
+    run_id = exa.add_run(
+        "mon_a", status="failed", failed_reason="No credits left", type="refresh", created_at=START
+    )
+    run = ExaHook().get_monitor_run("mon_a", run_id)
+    assert (run.id, run.monitor_id, run.status, run.type) == (run_id, "mon_a", "failed", "refresh")
+    assert (run.created_at, run.failed_at, run.completed_at) == (START, START, None)
+    assert (run.failed_reason, run.raw["object"]) == ("No credits left", "monitor_run")
+
+
+@pytest.mark.parametrize(("order", "pages"), [("newest", 2), ("oldest", 3), ("shuffled", 3)])
+@pytest.mark.parametrize(
+    "since",
+    [START.add(hours=6), "2026-01-31T06:00:00Z", "2026-01-31T07:00:00+01:00", START.add(hours=6).naive()],
+)
+def test_runs_since_a_moment_are_the_same_in_any_order(
+    exa: StandIn, order: Any, pages: int, since: datetime | str
+) -> None:
+    """The moment itself counts, and only a listing that shows newest-first order is not read to its end."""
+    for hour in range(12):
+        exa.add_run("mon_a", run_id=f"run_{hour:02}", created_at=START.add(hours=hour))
+    exa.order, exa.page_size = order, 5
+    found = [run.id for run in ExaHook().list_monitor_runs("mon_a", created_after=since)]
+    assert sorted(found) == ["run_06", "run_07", "run_08", "run_09", "run_10", "run_11"]
+    assert len(exa.requests) == pages
+
+
+def test_a_bad_moment_asks_nothing(exa: StandIn) -> None:
+    """It is an error in words before any request."""
+    with pytest.raises(ExaInputError, match="created_after='soon' is not a time"):
+        list(ExaHook().list_monitor_runs("mon_a", created_after="soon"))
+    assert exa.requests == []
+
+
+@pytest.mark.parametrize(
+    ("options", "found", "queries"),
+    [
+        ({}, ["mon_c", "mon_b", "mon_a"], [{}]),
+        ({"webset_id": "webset_1"}, ["mon_c", "mon_b"], [{"websetId": "webset_1"}]),
+        (
+            {"webset_id": "webset_1", "page_size": 1},
+            ["mon_c", "mon_b"],
+            [
+                {"websetId": "webset_1", "limit": "1"},
+                {"websetId": "webset_1", "limit": "1", "cursor": "mon_c"},
+            ],
+        ),
+    ],
+    ids=str,
+)
+def test_monitors_are_listed_page_by_page(
+    exa: StandIn, options: dict[str, Any], found: list[str], queries: list[dict[str, str]]
+) -> None:
+    """All of the team's, or those of a webset; what is not asked for is not sent."""
+    exa.add_monitor("mon_b", webset_id="webset_1")
+    exa.add_monitor("mon_c", webset_id="webset_1", status="disabled")
+    monitors = list(ExaHook().list_monitors(**options))
+    assert [monitor.id for monitor in monitors] == found
+    assert (monitors[0].enabled, monitors[0].webset_id) == (False, "webset_1")
+    assert [request.query for request in exa.requests] == queries
+
+
+def test_more_monitor_pages_than_allowed_are_an_error(exa: StandIn) -> None:
+    """The cap is there for monitors too."""
+    exa.add_monitor("mon_b")
+    with pytest.raises(ExaPermanentError, match="more than 1 pages"):
+        list(ExaHook().list_monitors(page_size=1, max_pages=1))
+
+
+def test_an_unknown_api_is_refused() -> None:
+    """The hook speaks only the dialects there are."""
+    with pytest.raises(ExaInputError, match="api='search-monitors'"):
+        ExaHook(api="search-monitors")
