@@ -29,6 +29,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [{"integration-name": "Exa", "python-modules": ["airflow_provider_exa.hooks"]}],
         "operators": [{"integration-name": "Exa", "python-modules": ["airflow_provider_exa.operators"]}],
         "sensors": [{"integration-name": "Exa", "python-modules": ["airflow_provider_exa.sensors"]}],
+        "triggers": [{"integration-name": "Exa", "python-modules": ["airflow_provider_exa.triggers"]}],
         "connection-types": [
             {
                 "connection-type": "exa",

@@ -286,10 +286,13 @@ def as_time(what: str, value: datetime | str) -> DateTime:
     """
     A moment in UTC from what a user or a template gives; without a time zone it is taken as UTC.
 
+    It is cut to the millisecond, as Exa's times are: a run created within this one is not before it.
+
     :raises ExaInputError: it is neither a datetime nor a date and time in ISO 8601
     """
     try:
-        return parse_time(value.isoformat() if isinstance(value, datetime) else value)
+        moment = parse_time(value.isoformat() if isinstance(value, datetime) else value)
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
     except (TypeError, ValueError, OverflowError):
         raise ExaInputError(f"{what}={value!r:.100} is not a time such as '2026-01-31T06:00:00Z'") from None
 

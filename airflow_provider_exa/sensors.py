@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -15,6 +16,7 @@ from airflow.sdk.bases.sensor import PokeReturnValue
 
 from airflow_provider_exa.core import (
     FINISHED,
+    ExaError,
     ExaTransientError,
     Monitor,
     MonitorRun,
@@ -100,13 +102,17 @@ class ExaMonitorRunSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask Exa once, or leave that to the triggerer."""
+        with self._reasons_told():
+            return self._poke(context)
+
+    def _poke(self, context: Context) -> PokeReturnValue:
         progress, before = self._progress, self._progress.as_dict()
         choice = RunChoice(self.run_id, self.created_after, self.pick).settle(progress.started_at)
         if progress.run_id is not None:
             choice = RunChoice(run_id=progress.run_id)
         if self.deferrable:
             remember(context, progress)
-            self._defer(choice, progress, timedelta(seconds=self.timeout))
+            self._defer(choice, progress, self.timeout)
         sight, monitor = self._look(choice, first=not progress.looked)
         if line := progress.saw(sight, pendulum.now("UTC"), monitor):
             self.log.info("Waiting for %s of monitor %s: %s", choice, self.monitor_id, line)
@@ -133,7 +139,8 @@ class ExaMonitorRunSensor(BaseSensorOperator):
             return error, None
         return sights[choice], monitor
 
-    def _defer(self, choice: RunChoice, progress: Progress, timeout: timedelta) -> None:
+    def _defer(self, choice: RunChoice, progress: Progress, seconds: float) -> None:
+        timeout = timedelta(seconds=seconds)
         longest = self.timeout if self.max_wait is None else self.max_wait.total_seconds()
         self.defer(
             trigger=ExaMonitorRunTrigger(
@@ -161,16 +168,27 @@ class ExaMonitorRunSensor(BaseSensorOperator):
 
         :param deadline: when the wait times out, in ISO 8601
         """
-        run: dict[str, Any] = received(event)
+        with self._reasons_told():
+            run: dict[str, Any] = received(event)
+            judge([run], self.fail_on)
         if run["status"] not in FINISHED:
             progress = replace(recall(context), looked=True, run_id=run["id"])
             remember(context, progress)
-            timeout = timedelta(seconds=self.timeout)
+            left = self.timeout
             if deadline is not None:
-                timeout = max(as_time("deadline", deadline) - pendulum.now("UTC"), timedelta())
-            self._defer(RunChoice(run_id=run["id"]), progress, timeout)
-        judge([run], self.fail_on)
+                left = max(0.0, (as_time("deadline", deadline) - pendulum.now("UTC")).total_seconds())
+            self._defer(RunChoice(run_id=run["id"]), progress, left)
         return run
+
+    @contextmanager
+    def _reasons_told(self) -> Iterator[None]:
+        """Log the error that the base class is about to turn into a skip, of which it says no reason."""
+        try:
+            yield
+        except ExaError as error:
+            if self.soft_fail or self.never_fail:
+                self.log.warning("%s", error)
+            raise
 
 
 def recall(context: Context) -> Progress:

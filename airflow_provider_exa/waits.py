@@ -72,9 +72,9 @@ class RunChoice:
 
     def settle(self, started_at: DateTime) -> RunChoice:
         """The same choice as of the moment the wait began, with its time in UTC; never ``next``."""
-        if self.created_after is not None:
-            return RunChoice(created_after=as_time("created_after", self.created_after))
-        return RunChoice(created_after=started_at) if self.pick == "next" else self
+        if self.created_after is None and self.pick != "next":
+            return self
+        return RunChoice(created_after=as_time("created_after", self.created_after or started_at))
 
     def of(self, runs: Sequence[MonitorRun]) -> MonitorRun | None:
         """The run that is meant, by time, among runs sorted from the oldest to the newest."""

@@ -41,7 +41,7 @@ def exa_branch_on_outcome() -> None:
         monitor_id="{{ params.monitor_id }}",
         created_after="{{ params.created_after or dag_run.run_after }}",
         fail_on=(),
-        mode="reschedule",
+        deferrable=True,
         poke_interval=10,
         timeout=6 * 60 * 60,
     )

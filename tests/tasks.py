@@ -7,7 +7,7 @@ import json
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pkgutil import resolve_name
 from typing import Any
 
@@ -125,6 +125,7 @@ class Task:
 
 def defer(deferred: TaskDeferred) -> tuple[str, dict[str, Any]]:
     """What the triggerer does: make the trigger anew of its arguments, and run it to its first event."""
+    assert type(deferred.timeout) in (timedelta, type(None)), "Airflow can send no subclass of timedelta"
     path, arguments = deferred.trigger.serialize()
     trigger = resolve_name(path)(**json.loads(json.dumps(arguments)))
 

@@ -27,6 +27,7 @@ KNOWN_KEYS = {
     "hooks",
     "operators",
     "sensors",
+    "triggers",
     "connection-types",
 }
 

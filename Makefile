@@ -1,0 +1,24 @@
+# make test: everything that has to hold. make demo: the branching sample DAG in a real Airflow.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: test demo e2e-many
+
+.venv/.done: constraints.txt pyproject.toml setup.cfg
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+test: .venv/.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+demo: .venv/.done
+	$(BIN)/python -m tests.e2e.demo
+
+# 200 deferred sensors on 5 monitors, and a triggerer that is killed twice; about five minutes.
+e2e-many: .venv/.done
+	E2E_MONITORS=5 E2E_EACH=40 $(BIN)/python -m pytest tests/e2e/test_deferred.py -k triggerer_dies

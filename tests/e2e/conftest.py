@@ -1,0 +1,32 @@
+"""One real Airflow and one stand-in for all e2e tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_exa.standin import StandIn
+from tests.e2e.real_airflow import RealAirflow
+
+ROOT = Path(__file__).parents[2]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("e2e")
+
+
+@pytest.fixture(scope="session")
+def standin() -> Iterator[StandIn]:
+    with StandIn(api_key="standin-key-1234") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def airflow(standin: StandIn) -> Iterator[RealAirflow]:
+    env = {"AIRFLOW_CONN_EXA_DEFAULT": standin.connection()}
+    with RealAirflow([ROOT / "dags", Path(__file__).parent / "dags"], env) as running:
+        yield running
