@@ -7,7 +7,7 @@ BIN := .venv/bin
 
 .venv/.done: constraints.txt pyproject.toml setup.cfg
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 test: .venv/.done

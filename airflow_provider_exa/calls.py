@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from pendulum import DateTime
 
+from airflow_provider_exa.arguments import check_segment
 from airflow_provider_exa.core import (
     Call,
     Dialect,
@@ -18,7 +19,6 @@ from airflow_provider_exa.core import (
     Monitor,
     MonitorRun,
     Request,
-    check_segment,
     parse_monitor,
     parse_run,
     read,

@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.sdk import BaseHook
 
 from airflow_provider_exa import calls
+from airflow_provider_exa.arguments import as_time
 from airflow_provider_exa.core import (
     Call,
     ExaError,
@@ -24,7 +25,6 @@ from airflow_provider_exa.core import (
     MonitorRun,
     Request,
     Response,
-    as_time,
     dialect_of,
     is_bad_key,
 )

@@ -11,18 +11,9 @@ import pendulum
 from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import BaseOperator
 
+from airflow_provider_exa.arguments import as_time, check_id, check_segment, check_time, check_words
 from airflow_provider_exa.calls import list_runs, newest_runs
-from airflow_provider_exa.core import (
-    STATUSES,
-    ExaInputError,
-    MonitorRun,
-    as_time,
-    check_id,
-    check_segment,
-    check_time,
-    check_words,
-    dialect_of,
-)
+from airflow_provider_exa.core import STATUSES, ExaInputError, MonitorRun, dialect_of
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
 from airflow_provider_exa.waits import FAIL_ON, Progress, judge, received
 

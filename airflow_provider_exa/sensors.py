@@ -14,17 +14,8 @@ from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import BaseSensorOperator
 from airflow.sdk.bases.sensor import PokeReturnValue
 
-from airflow_provider_exa.core import (
-    FINISHED,
-    ExaError,
-    ExaTransientError,
-    Monitor,
-    MonitorRun,
-    as_time,
-    check_id,
-    check_words,
-    dialect_of,
-)
+from airflow_provider_exa.arguments import as_time, check_id, check_words
+from airflow_provider_exa.core import FINISHED, ExaError, ExaTransientError, Monitor, MonitorRun, dialect_of
 from airflow_provider_exa.triggers import ExaMonitorRunTrigger
 from airflow_provider_exa.waits import FAIL_ON, Progress, RunChoice, Sight, judge, look, received
 

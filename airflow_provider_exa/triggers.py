@@ -13,7 +13,8 @@ from typing import Any
 import pendulum
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_exa.core import ExaError, as_time
+from airflow_provider_exa.arguments import as_time
+from airflow_provider_exa.core import ExaError
 from airflow_provider_exa.waits import FAIL_ON, Progress, RunChoice, is_decided
 
 #: Seconds from a trigger's start to its event: one that comes at once may meet a task that Airflow has not

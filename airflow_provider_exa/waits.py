@@ -12,6 +12,7 @@ from typing import Any
 
 from pendulum import DateTime
 
+from airflow_provider_exa.arguments import as_time, check_id, check_time
 from airflow_provider_exa.calls import Listing, age, complete_to, fetch_page, get_monitor, get_run, list_runs
 from airflow_provider_exa.core import (
     ERRORS,
@@ -23,9 +24,6 @@ from airflow_provider_exa.core import (
     ExaTransientError,
     Monitor,
     MonitorRun,
-    as_time,
-    check_id,
-    check_time,
     parse_time,
 )
 

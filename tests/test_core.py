@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pendulum
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from pendulum import UTC, DateTime
+from pendulum import DateTime
 
 from airflow_provider_exa import core
 from airflow_provider_exa.core import DIALECTS, Dialect, ExaInputError, MonitorRun, Request, Response
@@ -210,96 +208,3 @@ def test_a_bad_key_is_known_by_both_of_its_answers(status: int, bad: bool) -> No
     body = b'{"error": "x-api-key header is invalid"}'
     assert core.is_bad_key(Response(status, body, "")) is bad
     assert core.is_bad_key(Response(400, b'{"error": "Invalid request"}', "")) is False
-
-
-# --- what the caller gives ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "value",
-    ["", " ", ".", "..", "mon/a", "mon\\a", "mon?a", "mon#a", " mon", "mon\n", "mon\ta", "mon\x00a", None],
-)
-def test_what_cannot_be_an_id_is_refused_while_parsing(value: object) -> None:
-    """An id that could lead to another URL, or is none at all, is an error that names the argument."""
-    with pytest.raises(ExaInputError, match="monitor_id"):
-        core.check_id("monitor_id", value)
-
-
-@pytest.mark.parametrize(
-    "value", ["mon_01h", "mön a", "%2e", "...", "{{ params.id }}", "{% if x %}/{% endif %}"]
-)
-def test_an_id_or_a_template_of_one_passes(value: str) -> None:
-    """Ids are opaque, and a template is known only when the task runs."""
-    core.check_id("monitor_id", value)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "2026-01-31T06:00:00Z",
-        "2026-01-31T07:00:00+01:00",
-        "2026-01-31 06:00:00",
-        "20260131T060000Z",
-        SIX,
-        SIX.in_timezone("Asia/Tokyo"),
-        datetime(2026, 1, 31, 6),  # noqa: DTZ001 (naive on purpose)
-        datetime(2026, 1, 31, 11, 30, tzinfo=timezone(timedelta(hours=5, minutes=30))),
-    ],
-)
-def test_a_time_may_be_given_in_any_common_way(value: datetime | str) -> None:
-    """Aware, naive or as text, it is the same moment, in UTC."""
-    moment = core.as_time("created_after", value)
-    assert isinstance(moment, DateTime)
-    assert (moment, moment.tzinfo) == (SIX, UTC)
-    core.check_time("created_after", value)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "soon",
-        "",
-        "None",
-        "31.01.2026",
-        "2026-13-01",
-        "1769839200",
-        "P1D",
-        "PT5M",
-        "2026-01-01/2026-02-01",
-        "06:00",
-        "now",
-        "0001-01-01T00:00:00+05:00",
-    ],
-)
-@pytest.mark.parametrize("check", [core.as_time, core.check_time])
-def test_what_is_no_moment_is_refused(check: Callable[[str, Any], object], value: str) -> None:
-    """Garbage, durations and intervals, and what means another moment each day, name the argument."""
-    with pytest.raises(ExaInputError, match=r"^created_after="):
-        check("created_after", value)
-
-
-@pytest.mark.parametrize("value", [5, date(2026, 1, 31)])
-def test_a_value_that_can_never_be_a_time_is_refused_while_parsing(value: object) -> None:
-    """A number or a date is no template, so the DAG file is the place to say so."""
-    with pytest.raises(ExaInputError, match=r"^created_after="):
-        core.check_time("created_after", value)
-
-
-@pytest.mark.parametrize("value", [None, "{{ ds }}", "{% if x %}now{% endif %}"])
-def test_a_time_that_is_a_template_or_none_passes(value: object) -> None:
-    """It is checked when the task runs."""
-    core.check_time("created_after", value)
-
-
-@pytest.mark.parametrize("values", ["failed", None, 5, ["failed", "lost"], [["failed"]]])
-def test_words_that_are_not_known_are_refused(values: object) -> None:
-    """One string where several belong would be taken letter by letter, so it is refused too."""
-    with pytest.raises(ExaInputError, match=r"fail_on.*'failed', 'canceled'"):
-        core.check_words("fail_on", values, ("failed", "canceled"))
-    assert core.check_words("fail_on", ["canceled"], ("failed", "canceled")) == ("canceled",)
-
-
-def test_an_unknown_api_is_refused() -> None:
-    """The error names the ones there are."""
-    with pytest.raises(ExaInputError, match=r"api='webset' is not one of 'websets'"):
-        core.dialect_of("webset")
