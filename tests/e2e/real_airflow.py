@@ -327,7 +327,7 @@ def _end(sessions: Collection[int], grace: float = 0) -> None:
         time.sleep(0.05)
 
 
-def _guard(home: str | None = None) -> None:
+def guard(home: str | None = None) -> None:
     """Read ids of sessions until their writer closes its end or dies; end them, and remove its folder."""
     _end({int(line) for line in sys.stdin})
     if home:
@@ -335,4 +335,4 @@ def _guard(home: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    _guard(*sys.argv[1:])
+    guard(*sys.argv[1:])
