@@ -344,3 +344,43 @@ def test_before_airflow_3_3_a_reschedule_keeps_next_but_not_latest(
     assert "picks anew" not in capfd.readouterr().out
     task("latest").run(monkeypatch)
     assert ("picks anew" in capfd.readouterr().out) == (mode == "reschedule")
+
+
+@pytest.mark.parametrize("mode", SENSOR_MODES)
+@pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+def test_a_skip_tells_its_reason(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], mode: str, flag: str
+) -> None:
+    """The base class says only that a flag was set; why is in the log as well."""
+    assert play(exa, CASES["failed"], monkeypatch, mode, **{flag: True}).state == "skipped"
+    assert "Run run_1 of Exa monitor mon_a failed: out of luck." in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("mode", SENSOR_MODES)
+def test_waiting_on_a_disabled_monitor_says_so(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], mode: str
+) -> None:
+    """Its next run may never come."""
+
+    def story(exa: StandIn) -> Iterator[None]:
+        exa.add_monitor("mon_a", status="disabled")
+        yield
+        exa.add_run("mon_a", run_id="run_1")
+
+    assert play(exa, Case(story), monkeypatch, mode).state == "success"
+    assert "may never come: the monitor is disabled" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_that_cannot_be_told_is_an_error(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Where Exa lists no further than its first page, the earliest run on it need not be the one meant."""
+    exa.page_size, exa.refuses = 3, {"cursor"}
+    for days in range(5):
+        older(exa, f"run_{days}", "completed", days=days)
+    ended = play(exa, Case(nothing), monkeypatch, mode)
+    assert type(ended.error) is ExaPermanentError
+    assert "Exa lists only the last 3 runs of monitor mon_a" in str(ended.error)
+    near = pendulum.now("UTC").subtract(hours=36)
+    assert play(exa, Case(nothing, arguments={"created_after": near}), monkeypatch, mode).state == "success"
