@@ -8,6 +8,7 @@ from typing import Any
 
 import pendulum
 import pytest
+from airflow.sdk import DAG
 
 from airflow_provider_exa.core import ExaPermanentError
 from airflow_provider_exa.operators import ExaListMonitorRunsOperator, ExaWaitForMonitorRunsOperator
@@ -103,3 +104,14 @@ def test_bad_arguments_are_refused_while_the_dag_is_parsed(arguments: dict[str, 
 def test_what_a_user_would_template_can_be(operator: Any, fields: set[str]) -> None:
     """Ids, times and the connection."""
     assert set(operator.template_fields) == fields
+
+
+def test_another_tasks_output_may_stand_for_any_of_them() -> None:
+    """What is known only when the task runs is not refused while the DAG is parsed."""
+    with DAG("outputs", start_date=START) as dag:
+        listing = ExaListMonitorRunsOperator(task_id="list", monitor_id="mon_a", limit=1)
+        it = listing.output
+        ExaMonitorRunSensor(task_id="wait", monitor_id=it, run_id=it)
+        ExaWaitForMonitorRunsOperator(task_id="runs", runs=it)
+        ExaWaitForMonitorRunsOperator(task_id="monitors", monitor_ids=it, created_after=it)
+    assert dag.get_task("list").downstream_task_ids == {"wait", "runs", "monitors"}
