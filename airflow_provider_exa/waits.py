@@ -18,6 +18,7 @@ from airflow_provider_exa.core import (
     ERRORS,
     Call,
     Dialect,
+    ExaError,
     ExaInputError,
     ExaPermanentError,
     ExaRunFailedError,
@@ -140,10 +141,10 @@ def _list_for(
 
 
 def _try_run(dialect: Dialect, monitor_id: str, run_id: str) -> Call[Sight]:
-    """One run; that it is unknown concerns nobody who waits for another."""
+    """One run; trouble with it concerns nobody who waits for another."""
     try:
         return (yield from get_run(dialect, monitor_id, run_id))
-    except ExaPermanentError as error:
+    except ExaError as error:
         return error
 
 

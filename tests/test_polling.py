@@ -16,7 +16,13 @@ import pytest
 from airflow.sdk import BaseHook
 
 from airflow_provider_exa import polling
-from airflow_provider_exa.core import ExaInputError, ExaPermanentError, ExaTransientError, MonitorRun
+from airflow_provider_exa.core import (
+    ExaBadAnswerError,
+    ExaInputError,
+    ExaPermanentError,
+    ExaTransientError,
+    MonitorRun,
+)
 from airflow_provider_exa.polling import wait_for_run, wait_for_runs
 from airflow_provider_exa.standin import Fault, StandIn
 from airflow_provider_exa.waits import Progress, RunChoice
@@ -104,22 +110,23 @@ def test_each_wait_gets_its_own_run(exa: StandIn) -> None:
     assert len(exa.requests) == 1
 
 
-def test_an_unknown_run_fails_only_the_wait_for_it(exa: StandIn) -> None:
-    """The others go on."""
-    exa.add_run("mon_a", run_id="run_1", status="running")
+def test_trouble_with_one_run_concerns_only_the_waits_for_it(exa: StandIn) -> None:
+    """One that is unknown, and one whose answer cannot be read, leave the others alone."""
+    exa.page_size = 1
+    for run_id in ("run_odd", "run_1"):
+        exa.add_run("mon_a", run_id=run_id, status="running")
+    exa.fail(Fault(status=200, body=b"{}", times=None, path="run_odd"))
 
     async def scenario() -> list[Any]:
-        waits = asyncio.gather(
-            wait(choice=RunChoice(run_id="nope")),
-            wait(choice=RunChoice(run_id="run_1")),
-            return_exceptions=True,
-        )
+        ids = ("nope", "run_odd", "run_1")
+        waits = asyncio.gather(*(wait(choice=RunChoice(run_id=each)) for each in ids), return_exceptions=True)
         await until(lambda: len(exa.requests) >= 5)
         exa.move("run_1", "completed")
         return await waits
 
-    unknown, known = asyncio.run(scenario())
+    unknown, odd, known = asyncio.run(scenario())
     assert isinstance(unknown, ExaPermanentError)
+    assert isinstance(odd, ExaBadAnswerError)
     assert known.status == "completed"
 
 
