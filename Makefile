@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test demo e2e-many
+.PHONY: test demo e2e-many bench bench-quick
 
 .venv/.done: constraints.txt pyproject.toml setup.cfg
 	$(PYTHON) -m venv .venv
@@ -22,3 +22,16 @@ demo: .venv/.done
 # 200 deferred sensors on 5 monitors, and a triggerer that is killed twice; about five minutes.
 e2e-many: .venv/.done
 	E2E_MONITORS=5 E2E_EACH=40 $(BIN)/python -m pytest tests/e2e/test_deferred.py -k triggerer_dies
+
+# The package beside its peers, which are installed for nothing else; about ten minutes.
+.venv-bench/.done: constraints.txt pyproject.toml setup.cfg
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable . \
+		apache-airflow-providers-dbt-cloud==4.11.1 apache-airflow-providers-http==6.3.0 exa-py==2.28.0
+	touch $@
+
+bench: .venv-bench/.done
+	.venv-bench/bin/python -m benchmarks
+
+bench-quick: .venv/.done
+	$(BIN)/python -m benchmarks --quick

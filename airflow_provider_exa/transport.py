@@ -74,17 +74,15 @@ class Sender:
     def __init__(self, account: Account) -> None:
         self.account = account
         self._session = requests.Session()
-        # A callable, because with ``auth`` unset the session looks for the host in ~/.netrc.
-        self._session.auth = self._sign
-        self._session.headers.update({"User-Agent": user_agent(), "Accept": "application/json"})
-        # Given with each request: what the environment says beats a session's own settings.
-        self._proxies = {"http": account.proxy, "https": account.proxy} if account.proxy else None
+        self._headers = {"User-Agent": user_agent(), "Accept": "application/json"}
+        # What the environment says of proxies and certificates is looked up once, not for each request;
+        # the account's own settings beat it.
+        proxies = {"http": account.proxy, "https": account.proxy} if account.proxy else {}
+        self._settings = self._session.merge_environment_settings(
+            account.base_url, proxies, True, account.verify, None
+        )
         adapter = HTTPAdapter(pool_connections=1, pool_maxsize=POOL_SIZE, pool_block=True)
         self._session.mount(account.base_url, adapter)
-
-    def _sign(self, prepared: requests.PreparedRequest) -> requests.PreparedRequest:
-        prepared.headers["x-api-key"] = self.account.api_key
-        return prepared
 
     def send_once(self, request: Request) -> Response:
         """
@@ -107,15 +105,14 @@ class Sender:
 
     def _exchange(self, request: Request, url: str) -> Response:
         deadline = time.monotonic() + self.account.timeout
-        with self._session.request(
-            request.method,
-            url,
-            params=request.params,
+        # Not Session.request, which would look for the host in ~/.netrc and merge settings for each request.
+        headers = {**self._headers, "x-api-key": self.account.api_key}
+        prepared = requests.Request(request.method, url, headers, params=request.params).prepare()
+        with self._session.send(
+            prepared,
             timeout=(min(CONNECT_TIMEOUT, self.account.timeout), self.account.timeout),
             allow_redirects=False,
-            stream=True,
-            verify=self.account.verify,
-            proxies=self._proxies,
+            **self._settings,
         ) as answer:
             body = bytearray()
             # Not iter_content, which waits until a chunk is full: bytes may come one by one for ever.
