@@ -86,7 +86,8 @@ class ExaMonitorRunSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait as the base class does, from where an earlier process of this task left off."""
-        if self.reschedule and self.pick == "latest" and context.get("task_state_store") is None:
+        forgets = context.get("task_state_store") is None and self.reschedule and not self.deferrable
+        if forgets and self.pick == "latest":
             self.log.warning("Before Airflow 3.3, each poke of pick='latest' in reschedule mode picks anew.")
         self._progress = recall(context)
         return super().execute(context)

@@ -8,6 +8,8 @@ import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import pendulum
@@ -90,6 +92,15 @@ class ExaWaitTrigger(BaseTrigger):
         }
 
 
+async def _import_polling() -> ModuleType:
+    """
+    The poller, imported when a trigger runs, as the worker that makes one does not need it.
+
+    In a thread, as it brings ``requests``, which takes a fifth of a second: other triggers go on meanwhile.
+    """
+    return await asyncio.to_thread(import_module, "airflow_provider_exa.polling")
+
+
 class ExaMonitorRunTrigger(ExaWaitTrigger):
     """
     Fires when one run of an Exa monitor has ended.
@@ -120,11 +131,9 @@ class ExaMonitorRunTrigger(ExaWaitTrigger):
 
     async def wait(self, progress: Progress) -> dict[str, Any]:
         """Wait for the run."""
-        # Imported when the trigger runs: the worker that makes one needs neither requests nor the poller.
-        from airflow_provider_exa.polling import wait_for_run
-
         choice = RunChoice(self.run_id, self.created_after, self.pick).settle(progress.started_at)
-        run = await wait_for_run(self.monitor_id, choice, progress, **self.options)
+        polling = await _import_polling()
+        run = await polling.wait_for_run(self.monitor_id, choice, progress, **self.options)
         return {"run": run.as_dict()}
 
 
@@ -154,11 +163,10 @@ class ExaMonitorRunsTrigger(ExaWaitTrigger):
 
     async def wait(self, progress: Progress) -> dict[str, Any]:
         """Wait for the runs."""
-        from airflow_provider_exa.polling import wait_for_runs
-
         choices = {
             monitor_id: RunChoice(**choice).settle(progress.started_at)
             for monitor_id, choice in self.choices.items()
         }
         enough = partial(is_decided, fail_on=self.fail_on, needed=self.needed, total=len(choices))
-        return {"runs": await wait_for_runs(choices, progress, enough=enough, **self.options)}
+        polling = await _import_polling()
+        return {"runs": await polling.wait_for_runs(choices, progress, enough=enough, **self.options)}
