@@ -153,6 +153,13 @@ DIALECTS = {
 }
 
 
+def dialect_of(api: str) -> Dialect:
+    """The row of :data:`DIALECTS` for an ``api=`` argument."""
+    if api not in DIALECTS:
+        raise ExaInputError(f"api={api!r} is not one of {', '.join(map(repr, DIALECTS))}")
+    return DIALECTS[api]
+
+
 @dataclass(frozen=True, slots=True)
 class MonitorRun:
     """
@@ -216,16 +223,6 @@ class Monitor:
 def warn_once(message: str) -> None:
     """Log a warning the first time that this process has it to say."""
     log.warning(message)
-
-
-# --- what the caller gives ------------------------------------------------------------------------
-
-
-def dialect_of(api: str) -> Dialect:
-    """The row of :data:`DIALECTS` for an ``api=`` argument."""
-    if api not in DIALECTS:
-        raise ExaInputError(f"api={api!r} is not one of {', '.join(map(repr, DIALECTS))}")
-    return DIALECTS[api]
 
 
 # --- what Exa answers -----------------------------------------------------------------------------

@@ -109,17 +109,13 @@ class ExaHook(BaseHook):
         :param max_pages: more pages than this are an error
         """
         since = None if created_after is None else as_time("created_after", created_after)
-        place: calls.Listing[MonitorRun] | None = calls.list_runs(
-            self.dialect,
-            monitor_id,
-            params={} if page_size is None else {"limit": page_size},
-            max_pages=max_pages,
-        )
-        while place:
-            page = self.call(calls.fetch_page(place))
+        params = _given(limit=page_size)
+        first = calls.list_runs(self.dialect, monitor_id, params=params, max_pages=max_pages)
+        for page in self._pages(first):
             yield from (run for run in page.items if since is None or run.created_at >= since)
             edge = calls.complete_to(page)
-            place = None if since and edge and edge < since else page.following
+            if since and edge and edge < since:
+                return
 
     def get_monitor_run(self, monitor_id: str, run_id: str) -> MonitorRun:
         """One run of a monitor."""
@@ -143,15 +139,15 @@ class ExaHook(BaseHook):
         :param page_size: how many monitors a page has, 1 to 200 (Exa's default is 25)
         :param max_pages: more pages than this are an error
         """
-        wanted = {"websetId": webset_id, "limit": page_size}
-        place: calls.Listing[Monitor] | None = calls.list_monitors(
-            self.dialect,
-            params={name: value for name, value in wanted.items() if value is not None},
-            max_pages=max_pages,
-        )
+        params = _given(websetId=webset_id, limit=page_size)
+        for page in self._pages(calls.list_monitors(self.dialect, params=params, max_pages=max_pages)):
+            yield from page.items
+
+    def _pages(self, place: calls.Listing[T] | None) -> Iterator[calls.Page[T]]:
+        """A listing's pages, each asked for when it is needed."""
         while place:
             page = self.call(calls.fetch_page(place))
-            yield from page.items
+            yield page
             place = page.following
 
     def test_connection(self) -> tuple[bool, str]:
@@ -164,6 +160,11 @@ class ExaHook(BaseHook):
         except ExaError as error:
             return False, str(error)
         return True, f"{account.base_url} accepted the API key."
+
+
+def _given(**params: str | int | None) -> dict[str, str | int]:
+    """The query parameters that have a value."""
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def _seconds(value: Any) -> float:
