@@ -15,7 +15,7 @@ from airflow_provider_exa.arguments import check_segment
 from airflow_provider_exa.core import (
     Call,
     Dialect,
-    ExaPermanentError,
+    ExaEndlessListingError,
     Monitor,
     MonitorRun,
     Request,
@@ -68,16 +68,16 @@ def fetch_page(listing: Listing[T]) -> Call[Page[T]]:
     ``limit`` (on the first page) or ``cursor`` (later): that one is left out and the page asked for again.
     Without its cursor that is page one again, so the listing ends there.
 
-    :raises ExaPermanentError: the cursor was given before, or there are more than ``max_pages``
+    :raises ExaEndlessListingError: the cursor was given before, or there are more than ``max_pages``
     """
     cursor = str(listing.params.get("cursor", ""))
     if cursor in listing.cursors:
-        raise ExaPermanentError(
+        raise ExaEndlessListingError(
             f"The listing {listing.path} came back to the cursor {cursor!r} after {listing.number - 1} pages "
             "and would not end. Ask for less of it, with a later created_after or a smaller limit."
         )
     if listing.number > listing.max_pages:
-        raise ExaPermanentError(
+        raise ExaEndlessListingError(
             f"The listing {listing.path} has more than {listing.max_pages} pages. Ask for less of it, with "
             "a later created_after or a smaller limit, or raise max_pages."
         )

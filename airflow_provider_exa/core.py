@@ -9,8 +9,9 @@ result; ``transport.py`` drives it. The errors:
     ExaError
     ├── ExaTransientError        no answer, 408, 429, 5xx: the same request may succeed later
     │   └── ExaBadAnswerError    an answer that cannot be read; a later one may be
-    └── ExaPermanentError        asking again does not help: every other status, a listing without end;
-        │                        an AirflowFailException, so a task fails without retries
+    └── ExaPermanentError        asking again does not help: every other status; an AirflowFailException,
+        │                        so a task fails without retries
+        ├── ExaEndlessListingError  a listing comes back to a page it had, or has too many
         ├── ExaInputError        what the caller gave cannot be asked (a ValueError)
         └── ExaRunFailedError    the run waited for ended in a way that fails the task
 """
@@ -73,7 +74,11 @@ class ExaBadAnswerError(ExaTransientError):
 
 
 class ExaPermanentError(ExaError, AirflowFailException):
-    """Exa refused, or its listing does not end; asking again does not help."""
+    """Exa refused; asking again does not help."""
+
+
+class ExaEndlessListingError(ExaPermanentError):
+    """A listing came back to a page it had, or has more pages than may be asked for."""
 
 
 class ExaInputError(ExaPermanentError, ValueError):
@@ -87,7 +92,13 @@ class ExaRunFailedError(ExaPermanentError):
 #: By name, for errors that pass from one process to another.
 ERRORS: dict[str, type[ExaError]] = {
     error.__name__: error
-    for error in (ExaTransientError, ExaBadAnswerError, ExaPermanentError, ExaInputError)
+    for error in (
+        ExaTransientError,
+        ExaBadAnswerError,
+        ExaPermanentError,
+        ExaEndlessListingError,
+        ExaInputError,
+    )
 }
 
 
@@ -188,6 +199,12 @@ class MonitorRun:
     def finished(self) -> bool:
         """Whether the run will change no more."""
         return self.status in FINISHED
+
+    @property
+    def ended_at(self) -> DateTime:
+        """When the run ended, or, where Exa does not say it, when it was last known to change."""
+        known = (self.completed_at, self.failed_at, self.canceled_at, self.updated_at)
+        return next(filter(None, known), self.created_at)
 
     def as_dict(self) -> dict[str, str | None]:
         """Every field but ``raw``, times as ISO 8601 in UTC: JSON, and what goes to XCom."""

@@ -18,6 +18,7 @@ from airflow_provider_exa.core import (
     ERRORS,
     Call,
     Dialect,
+    ExaEndlessListingError,
     ExaError,
     ExaInputError,
     ExaPermanentError,
@@ -90,45 +91,90 @@ def _created_at(run: MonitorRun) -> DateTime:
     return run.created_at
 
 
+@dataclass(frozen=True)
+class AllSince:
+    """
+    Every run created at or after a moment, and some that are older.
+
+    :param created_after: the moment
+    :param run_ids: the older ones
+    """
+
+    created_after: DateTime
+    run_ids: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Found:
+    """
+    What a look shows of an :class:`AllSince`.
+
+    :param runs: in no order; older ones may be among them, and ones that could not be asked for are not
+    :param complete: whether Exa listed every run created since
+    """
+
+    runs: Collection[MonitorRun]
+    complete: bool
+
+
 #: What a look shows of one choice: its run, None while it is not there, or why it cannot be asked for.
-Sight = MonitorRun | Exception | None
+Sight = MonitorRun | Found | Exception | None
 
 
 def look(
-    dialect: Dialect, monitor_id: str, choices: Collection[RunChoice], *, first: bool = False
-) -> Call[tuple[dict[RunChoice, Sight], Monitor | None]]:
+    dialect: Dialect, monitor_id: str, choices: Collection[RunChoice | AllSince], *, first: bool = False
+) -> Call[tuple[dict[RunChoice | AllSince, Sight], Monitor | None]]:
     """
     What there is of several settled choices, with as few requests as it takes.
 
-    :param first: whether to ask for the monitor, too, if a run is not there: an unknown monitor lists as
-        empty, and is an error; the monitor is returned, as it may be disabled
+    An unknown monitor lists as empty, and is an error.
+
+    :param first: whether to ask for the monitor, too, if a run is not there; it is returned, as it may be
+        disabled. Where all runs are looked for and there are none, it is asked for anyway.
     """
-    by_id = {choice for choice in choices if choice.run_id is not None}
-    by_time = [choice for choice in choices if choice.run_id is None]
+    feeds = [choice for choice in choices if isinstance(choice, AllSince)]
+    of_one = [choice for choice in choices if isinstance(choice, RunChoice)]
+    by_id = {choice for choice in of_one if choice.run_id is not None}
+    by_time = [choice for choice in of_one if choice.run_id is None]
     runs: dict[str, MonitorRun] = {}
-    if by_time or len(by_id) > 1:
-        runs = yield from _list_for(dialect, monitor_id, by_time)
+    cut: ExaPermanentError | None = None
+    if by_time or feeds or len(by_id) > 1:
+        runs, cut = yield from _list_for(dialect, monitor_id, [*by_time, *feeds])
     ordered = sorted(runs.values(), key=age)
-    sights: dict[RunChoice, Sight] = {choice: choice.of(ordered) for choice in by_time}
+    sights: dict[RunChoice | AllSince, Sight] = {choice: cut or choice.of(ordered) for choice in by_time}
     for choice in by_id:
         sights[choice] = runs.get(choice.run_id) or (yield from _try_run(dialect, monitor_id, choice.run_id))
+    for feed in feeds:
+        older: list[Sight] = []
+        for run_id in feed.run_ids - runs.keys():
+            older.append((yield from _try_run(dialect, monitor_id, run_id)))
+        found = [*runs.values(), *(run for run in older if isinstance(run, MonitorRun))]
+        sights[feed] = Found(found, complete=cut is None)
     monitor = None
-    if first and None in sights.values():
+    if (first and None in sights.values()) or (feeds and not runs):
         monitor = yield from get_monitor(dialect, monitor_id)
     return sights, monitor
 
 
 def _list_for(
-    dialect: Dialect, monitor_id: str, choices: Collection[RunChoice]
-) -> Call[dict[str, MonitorRun]]:
-    """The runs that choices by time are among; where there are none, of the first page."""
-    since = min((choice.created_after for choice in choices if not choice.pick), default=None)
+    dialect: Dialect, monitor_id: str, choices: Collection[RunChoice | AllSince]
+) -> Call[tuple[dict[str, MonitorRun], ExaPermanentError | None]]:
+    """
+    The runs that choices by time are among; where there are none, of the first page.
+
+    Where Exa does not let the rest be listed, an error that says so is returned, too.
+    """
+    times = [choice.created_after for choice in choices if choice.created_after is not None]
+    since = min(times, default=None)
     runs: dict[str, MonitorRun] = {}
     place: Listing[MonitorRun] | None = list_runs(dialect, monitor_id)
     while place:
-        page = yield from fetch_page(place)
+        try:
+            page = yield from fetch_page(place)
+        except ExaEndlessListingError as error:
+            return runs, error
         if page.cut:
-            raise ExaPermanentError(
+            return runs, ExaPermanentError(
                 f"Exa lists only the last {len(runs)} runs of monitor {monitor_id}, so which run is meant "
                 "cannot be told. Give a run_id, or a created_after that is later than the oldest of them."
             )
@@ -137,7 +183,7 @@ def _list_for(
         if not choices or (edge and (since is None or edge < since)):
             break
         place = page.following
-    return runs
+    return runs, None
 
 
 def _try_run(dialect: Dialect, monitor_id: str, run_id: str) -> Call[Sight]:
@@ -215,7 +261,7 @@ class Progress:
         if isinstance(sight, Exception):
             raise sight
         self.looked = True
-        if sight is not None:
+        if isinstance(sight, MonitorRun):
             self.run_id = sight.id
             return self._line(sight.status, f"{sight.id} is {sight.status}", now)
         if monitor and not monitor.enabled:

@@ -28,6 +28,7 @@ KNOWN_KEYS = {
     "operators",
     "sensors",
     "triggers",
+    "asset-uris",
     "connection-types",
 }
 

@@ -1,0 +1,46 @@
+"""
+### Start when a run of an Exa monitor has completed, and process each run
+
+No task waits: the triggerer watches the monitor and starts this DAG. One DAG run may be for several monitor
+runs, so the last task is mapped over them. The monitor's id is read from the environment variable
+`EXA_MONITOR_ID`, as an asset is part of the DAG file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import pendulum
+from airflow.sdk import dag, task
+
+from airflow_provider_exa.assets import FinishedRun, finished_runs, monitor_runs
+from airflow_provider_exa.hooks import ExaHook
+
+MONITOR_ID = os.environ.get("EXA_MONITOR_ID", "monitor_id_from_exa")
+
+
+@dag(
+    schedule=monitor_runs(MONITOR_ID, poll_interval=30),
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    doc_md=__doc__,
+    tags=["exa"],
+)
+def exa_on_completed_run() -> None:
+    @task
+    def runs_to_load(triggering_asset_events: Mapping[Any, Any]) -> list[FinishedRun]:
+        return finished_runs(triggering_asset_events)
+
+    @task
+    def load(run: FinishedRun) -> dict[str, Any]:
+        hook = ExaHook(run["exa_conn_id"], run["api"])
+        whole = hook.get_monitor_run(run["monitor_id"], run["run_id"])
+        print(f"Loading what run {whole.id} found, which took {whole.ended_at - whole.created_at}.")
+        return whole.as_dict()
+
+    load.expand(run=runs_to_load())
+
+
+exa_on_completed_run()
