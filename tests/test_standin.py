@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,27 @@ from airflow_provider_exa.standin import Fault, StandIn, plugin
 
 exa_standin = plugin.exa_standin
 
-OPENAPI = Path(__file__).parents[2] / "shared" / "exa" / "websets-openapi.json"
-RUNS = "/websets/v0/monitors/mon_a/runs"
+DOCUMENTS = Path(__file__).parents[2] / "shared" / "exa"
+WEBSETS, SEARCH = "/websets/v0", ""
+RUNS = f"{WEBSETS}/monitors/mon_a/runs"
+SEARCH_RUNS = f"{SEARCH}/monitors/mon_a/runs"
+TRIGGER = f"{SEARCH}/monitors/mon_a/trigger"
 FAR = 1e6
 STATUSES = ["created", "running", "completed", "failed", "canceled"]
+PAGES: list[dict[str, Any]] = [
+    {
+        "url": "https://example.com/one",
+        "title": "One",
+        "author": "Ada",
+        "publishedDate": "2026-03-01",
+        "text": "All of it",
+        "summary": "In short",
+        "score": 0.5,
+        "highlights": ["of it"],
+    },
+    {"url": "https://example.com/two", "title": "Two"},
+    {"url": "https://example.com/three", "title": None},
+]
 FINISHED = {"completed": "completedAt", "failed": "failedAt", "canceled": "canceledAt"}
 
 
@@ -92,32 +110,155 @@ def with_null_types(schema: Any) -> Any:
     return {"anyOf": [converted, {"type": "null"}]} if schema.get("nullable") is True else converted
 
 
-@pytest.mark.skipif(not OPENAPI.exists(), reason="Exa's OpenAPI document is not beside the repository")
+def check_schema(body: dict[str, Any], base: str, name: str) -> None:
+    """Validate a body, which is to have neither fewer fields than Exa's OpenAPI document says nor more."""
+    document = DOCUMENTS / f"{'websets' if base else 'search-monitors'}-openapi.json"
+    if not document.exists():
+        pytest.skip("Exa's OpenAPI documents are not beside the repository")
+    components = json.loads(document.read_text())["components"]
+    whole = {"$ref": f"#/components/schemas/{name}", "components": with_null_types(components)}
+    Draft202012Validator(whole).validate(body)
+    schema = components["schemas"][name]
+    assert set(schema["required"]) <= body.keys() <= schema["properties"].keys()
+    assert schema["properties"].keys() - body.keys() <= {"scopeId", "sourceEntityId"}  # of imported items
+
+
 @pytest.mark.parametrize(
-    ("path", "schema"),
+    ("base", "path", "schema"),
     [
-        ("", "ListMonitorsResponse"),
-        ("?websetId=webset_none", "ListMonitorsResponse"),
-        ("/mon_a", "Monitor"),
-        ("/mon_empty", "Monitor"),
-        ("/mon_every", "Monitor"),
-        ("/mon_a/runs", "ListMonitorRunsResponse"),
-        ("/mon_a/runs?limit=2", "ListMonitorRunsResponse"),
-        ("/mon_empty/runs", "ListMonitorRunsResponse"),
-        *((f"/mon_a/runs/run_{status}", "MonitorRun") for status in STATUSES),
+        (WEBSETS, "/monitors", "ListMonitorsResponse"),
+        (WEBSETS, "/monitors?websetId=webset_none", "ListMonitorsResponse"),
+        *((WEBSETS, f"/monitors/{name}", "Monitor") for name in ("mon_a", "mon_empty", "mon_every")),
+        (WEBSETS, "/monitors/mon_a/runs", "ListMonitorRunsResponse"),
+        (WEBSETS, "/monitors/mon_a/runs?limit=2", "ListMonitorRunsResponse"),
+        (WEBSETS, "/monitors/mon_empty/runs", "ListMonitorRunsResponse"),
+        *((WEBSETS, f"/monitors/mon_a/runs/run_{status}", "MonitorRun") for status in STATUSES),
+        (WEBSETS, "/monitors/mon_a/runs/run_found", "MonitorRun"),
+        (WEBSETS, "/websets/webset_a", "Webset"),
+        (WEBSETS, "/websets/webset_empty", "Webset"),
+        (WEBSETS, "/websets/webset_a/items", "ListWebsetItemResponse"),
+        (WEBSETS, "/websets/webset_a/items?limit=1", "ListWebsetItemResponse"),
+        (WEBSETS, "/websets/webset_empty/items", "ListWebsetItemResponse"),
+        (SEARCH, "/monitors", "ListSearchMonitorsResponse"),
+        (SEARCH, "/monitors?status=active", "ListSearchMonitorsResponse"),
+        *((SEARCH, f"/monitors/{name}", "SearchMonitor") for name in ("mon_a", "mon_empty", "mon_every")),
+        (SEARCH, "/monitors/mon_a/runs", "ListSearchMonitorRunsResponse"),
+        (SEARCH, "/monitors/mon_a/runs?limit=2", "ListSearchMonitorRunsResponse"),
+        (SEARCH, "/monitors/mon_empty/runs", "ListSearchMonitorRunsResponse"),
+        *((SEARCH, f"/monitors/mon_a/runs/run_{status}", "SearchMonitorRun") for status in STATUSES),
+        (SEARCH, "/monitors/mon_a/runs/run_found", "SearchMonitorRun"),
+        (SEARCH, "/monitors/mon_a/trigger", "TriggerSearchMonitorResponse"),
     ],
 )
-def test_bodies_are_those_of_exas_openapi_document(exa: StandIn, ask: Ask, path: str, schema: str) -> None:
+def test_bodies_are_those_of_exas_openapi_documents(
+    exa: StandIn, ask: Ask, base: str, path: str, schema: str
+) -> None:
     """Each kind of body validates against its schema, and has neither fewer fields nor more."""
-    exa.add_monitor("mon_empty", status="disabled")
+    exa.add_monitor("mon_a", webset_id="webset_a", webset_status="running")
+    exa.add_monitor("mon_empty", status="disabled", webset_id="webset_empty")
     exa.every("mon_every", seconds=FAR, states=[(0, "running")])
     for status in STATUSES:
-        exa.add_run("mon_a", status=status, run_id=f"run_{status}", failed_reason="why", type="refresh")
-    body = ask(f"/websets/v0/monitors{path}").json()
-    components = json.loads(OPENAPI.read_text())["components"]
-    whole = {"$ref": f"#/components/schemas/{schema}", "components": with_null_types(components)}
-    Draft202012Validator(whole).validate(body)
-    assert body.keys() == components["schemas"][schema]["properties"].keys()
+        exa.add_run(
+            "mon_a", status=status, run_id=f"run_{status}", failed_reason="search_failed", type="refresh"
+        )
+    exa.add_run("mon_a", run_id="run_found", results=PAGES)
+    method = "POST" if path.endswith("/trigger") else "GET"
+    check_schema(ask(base + path, method).json(), base, schema)
+
+
+def test_what_a_webset_holds_is_as_in_the_openapi_document(exa: StandIn, ask: Ask) -> None:
+    """Its searches and items validate one by one, even where a result has all fields or none."""
+    exa.add_monitor("mon_a", webset_id="webset_a")
+    exa.add_run("mon_a", results=[*PAGES, {}])
+    exa.add_run("mon_a", results=[])
+    searches = ask(f"{WEBSETS}/websets/webset_a").json()["searches"]
+    items = ask(f"{WEBSETS}/websets/webset_a/items").json()["data"]
+    assert (len(searches), len(items)) == (2, 4)
+    for search in searches:
+        check_schema(search, WEBSETS, "WebsetSearch")
+    for item in items:
+        check_schema(item, WEBSETS, "WebsetItem")
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        (WEBSETS, ["created", "running", "completed", "failed", "canceled"]),
+        (SEARCH, ["pending", "running", "completed", "failed", "cancelled"]),
+    ],
+)
+@pytest.mark.parametrize(
+    "told", [STATUSES, ["pending", "running", "completed", "failed", "cancelled"]], ids=["websets", "search"]
+)
+def test_runs_are_said_in_each_apis_words(
+    exa: StandIn, ask: Ask, base: str, words: list[str], told: list[str]
+) -> None:
+    """Whichever API's words a run was given, each API says its own, and names its own moment of the end."""
+    expected = {exa.add_run("mon_a", status=status): word for status, word in zip(told, words, strict=True)}
+    runs = ask(f"{base}/monitors/mon_a/runs").json()["data"]
+    assert {run["id"]: run["status"] for run in runs} == expected
+    for run in runs:
+        ends = {name for name in run if re.fullmatch("(complet|fail|cancel+)edAt", name) and run[name]}
+        assert ends == {f"{run['status']}At"} & {f"{word}At" for word in words[2:]}
+        assert ask(f"{base}/monitors/mon_a/runs/{run['id']}").json() == run
+
+
+@pytest.mark.parametrize(
+    ("base", "told", "said"),
+    [
+        (WEBSETS, "enabled", "enabled"),
+        (WEBSETS, "active", "enabled"),
+        (WEBSETS, "paused", "disabled"),
+        (WEBSETS, "disabled", "disabled"),
+        (SEARCH, "enabled", "active"),
+        (SEARCH, "active", "active"),
+        (SEARCH, "paused", "paused"),
+        (SEARCH, "disabled", "disabled"),
+        (WEBSETS, "dormant", "dormant"),
+        (SEARCH, "dormant", "dormant"),
+    ],
+)
+def test_monitors_are_said_in_each_apis_words(
+    exa: StandIn, ask: Ask, base: str, told: str, said: str
+) -> None:
+    """A monitor is in the API's nearest word for what it was told to be, and else in that."""
+    exa.add_monitor("mon_a", status=told)
+    assert ask(f"{base}/monitors/mon_a").json()["status"] == said
+
+
+STARTS = datetime(2025, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("states", "started", "took"),
+    [
+        ([(0, "created")], None, None),
+        ([(0, "created"), (5, "running")], 5, None),
+        ([(0, "created"), (5, "running"), (9.5, "completed")], 5, 4500),
+        ([(0, "created"), (5, "running"), (9.5, "failed")], 5, 4500),
+        ([(0, "created"), (5, "running"), (6, "canceled")], 5, 1000),
+        ([(0, "created"), (5, "canceled")], None, None),
+        ([(0, "completed")], 0, 0),
+        ([(7, "failed")], 0, 7000),
+    ],
+)
+def test_a_search_run_tells_how_long_it_took(
+    exa: StandIn, ask: Ask, states: Any, started: float | None, took: int | None
+) -> None:
+    """A run starts as it is running, or else as it is created, and lasts until its end."""
+    run_id = exa.add_run("mon_a", states=states, created_at=STARTS)
+    run = ask(f"{SEARCH_RUNS}/{run_id}").json()
+    moment = None if started is None else f"2025-03-01T12:00:0{started}.000Z"
+    assert (run["startedAt"], run["durationMs"]) == (moment, took)
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_failed_search_run_says_why(exa: StandIn, ask: Ask, status: str) -> None:
+    """The reason is as it was given, and no other run has one."""
+    run_id = exa.add_run("mon_a", status=status, failed_reason="rate_limited")
+    assert ask(f"{SEARCH_RUNS}/{run_id}").json()["failReason"] == (
+        "rate_limited" if status == "failed" else None
+    )
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Vienna"])
@@ -208,13 +349,14 @@ def add_runs(exa: StandIn, count: int) -> list[str]:
     return [f"run_{number}" for number in range(count)]
 
 
-@pytest.mark.parametrize(("limit", "pages"), [(None, 3), (25, 3), (1, 60), (60, 1), (59, 2), (200, 1)])
+@pytest.mark.parametrize("path", [RUNS, SEARCH_RUNS])
+@pytest.mark.parametrize(("limit", "pages"), [(None, 3), (25, 3), (1, 60), (60, 1), (59, 2), (100, 1)])
 def test_pages_hold_every_run_once_newest_first(
-    exa: StandIn, ask: Ask, limit: int | None, pages: int
+    exa: StandIn, ask: Ask, path: str, limit: int | None, pages: int
 ) -> None:
     """Following the cursor shows each run once, whatever the page size."""
     newest_first = add_runs(exa, 60)
-    assert walk(ask, limit=limit) == newest_first
+    assert walk(ask, path, limit=limit) == newest_first
     assert len(exa.requests) == pages
 
 
@@ -251,12 +393,24 @@ def test_a_cursor_can_be_ignored(exa: StandIn, ask: Ask) -> None:
     assert ask(params={"cursor": first["nextCursor"]}).json() == first
 
 
-@pytest.mark.parametrize("limit", ["0", "201", "500", "-1", "x", ""])
-def test_a_bad_limit_is_refused(ask: Ask, limit: str) -> None:
-    """A limit that is not from 1 to 200 is a 400."""
-    response = ask(params={"limit": limit})
-    assert response.status_code == 400
-    assert "limit" in response.json()["error"]
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [
+        (RUNS, 200),
+        (f"{WEBSETS}/monitors", 200),
+        (f"{WEBSETS}/websets/webset_a/items", 100),
+        (SEARCH_RUNS, 100),
+        (f"{SEARCH}/monitors", 100),
+    ],
+)
+def test_a_limit_out_of_bounds_is_refused(exa: StandIn, ask: Ask, path: str, most: int) -> None:
+    """A limit that is not from 1 to the document's maximum is a 400."""
+    exa.add_monitor("mon_a", webset_id="webset_a")
+    assert ask(path, params={"limit": most}).status_code == ask(path, params={"limit": 1}).status_code == 200
+    for limit in ("0", str(most + 1), "500", "-1", "x", ""):
+        response = ask(path, params={"limit": limit})
+        assert response.status_code == 400
+        assert f"limit must be a number from 1 to {most}" in response.json()["error"]
 
 
 def test_a_refused_parameter_is_named(exa: StandIn, ask: Ask) -> None:
@@ -278,9 +432,21 @@ def test_monitors_list_by_page_and_by_webset(exa: StandIn, ask: Ask) -> None:
     assert walk(ask, "/websets/v0/monitors", limit=1, websetId="webset_1") == some
 
 
-def test_an_unknown_monitor_lists_as_empty(ask: Ask) -> None:
+def test_search_monitors_list_by_page_and_by_status(exa: StandIn, ask: Ask) -> None:
+    """Search monitors are narrowed by status, in search's words, and Websets' filter is not one of theirs."""
+    for number, status in enumerate(["enabled", "paused", "active", "disabled", "enabled"]):
+        exa.add_monitor(f"mon_{number}", status=status, webset_id=f"webset_{number}")
+    path = f"{SEARCH}/monitors"
+    assert walk(ask, path, limit=2) == ["mon_4", "mon_3", "mon_2", "mon_1", "mon_0"]
+    assert walk(ask, path, limit=2, status="active") == ["mon_4", "mon_2", "mon_0"]
+    assert walk(ask, path, status="paused") == ["mon_1"]
+    assert len(walk(ask, path, websetId="webset_1")) == len(walk(ask, WEBSETS + path, status="active")) == 5
+
+
+@pytest.mark.parametrize("path", [RUNS, SEARCH_RUNS])
+def test_an_unknown_monitor_lists_as_empty(ask: Ask, path: str) -> None:
     """A listing does not tell an unknown monitor from one without runs."""
-    assert ask().json() == {"data": [], "hasMore": False, "nextCursor": None}
+    assert ask(path).json() == {"data": [], "hasMore": False, "nextCursor": None}
 
 
 @pytest.mark.parametrize(
@@ -289,6 +455,12 @@ def test_an_unknown_monitor_lists_as_empty(ask: Ask) -> None:
         ("GET", "/websets/v0/monitors/mon_none", "Monitor not found"),
         ("GET", "/websets/v0/monitors/mon_a/runs/run_none", "Monitor run not found"),
         ("GET", "/websets/v0/monitors/mon_b/runs/run_a", "Monitor run not found"),
+        ("GET", "/websets/v0/websets/webset_none", "Webset not found"),
+        ("GET", "/websets/v0/websets/webset_none/items", "Webset not found"),
+        ("POST", "/websets/v0/monitors/mon_a/trigger", "Cannot POST /v0/monitors/mon_a/trigger"),
+        ("GET", "/monitors/mon_a/trigger", "Cannot GET /monitors/mon_a/trigger"),
+        ("POST", "/monitors", "Cannot POST /monitors"),
+        ("GET", "/websets/webset_a", "Cannot GET /webset_a"),
         ("GET", "/websets/v0/elsewhere", "Cannot GET /v0/elsewhere"),
         ("GET", "/v0/monitors", "Cannot GET /v0/monitors"),
         ("POST", "/websets/v0/monitors", "Cannot POST /v0/monitors"),
@@ -311,10 +483,226 @@ def test_what_is_not_there_is_a_404(exa: StandIn, ask: Ask, method: str, path: s
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", timestamp)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "error"),
+    [
+        ("GET", "/monitors/mon_none", "Monitor not found"),
+        ("POST", "/monitors/mon_none/trigger", "Monitor not found"),
+        ("GET", "/monitors/mon_a/runs/run_none", "Monitor run not found"),
+        ("GET", "/monitors/mon_b/runs/run_a", "Monitor run not found"),
+    ],
+)
+def test_what_search_does_not_know_is_a_404(
+    exa: StandIn, ask: Ask, method: str, path: str, error: str
+) -> None:
+    """Objects unknown to search are answered in the shape that Exa documents."""
+    exa.add_run("mon_a", run_id="run_a")
+    response = ask(path, method)
+    assert response.status_code == 404
+    request_id = response.headers["X-Request-Id"]
+    assert response.json() == {"requestId": request_id, "error": error, "tag": "NOT_FOUND"}
+    assert exa.monitors.keys() == {"mon_a"}
+
+
 def test_ids_in_paths_may_be_quoted(exa: StandIn, ask: Ask) -> None:
     """An id with special characters is found by its quoted form."""
     exa.add_run("a/b c", run_id="run_1")
     assert ids(ask("/websets/v0/monitors/a%2Fb%20c/runs")) == ["run_1"]
+
+
+def test_a_trigger_starts_a_run(exa: StandIn, ask: Ask) -> None:
+    """A trigger is answered without the run's id, the run begins at once, and the request is recorded."""
+    exa.add_monitor("mon_a")
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
+    response = ask(TRIGGER, "POST", json={})
+    assert (response.status_code, response.json()) == (200, {"triggered": True})
+    [run] = ask(SEARCH_RUNS).json()["data"]
+    assert before <= datetime.fromisoformat(run["createdAt"]) <= datetime.now(UTC)
+    assert run["status"] == "pending"
+    asked = exa.requests[0]
+    assert (asked.method, asked.path, asked.status) == ("POST", TRIGGER, 200)
+    assert ids(ask()) == [run["id"]]
+
+
+def test_a_triggered_run_is_what_it_was_told_to_be(exa: StandIn, ask: Ask) -> None:
+    """Its states are those of on_trigger, each time, and it may have a reason and results."""
+    exa.add_monitor("mon_a")
+    assert exa.on_trigger == ((0, "created"), (1, "running"), (2, "completed"))
+    exa.on_trigger, exa.trigger_options = [(0, "failed")], {"failed_reason": "forbidden"}
+    for _ in range(2):
+        ask(TRIGGER, "POST")
+    runs = ask(SEARCH_RUNS).json()["data"]
+    assert [(run["status"], run["failReason"]) for run in runs] == [("failed", "forbidden")] * 2
+    exa.on_trigger, exa.trigger_options = [(0, "completed")], {"results": PAGES}
+    ask(TRIGGER, "POST")
+    assert ask(SEARCH_RUNS).json()["data"][0]["output"]["results"] == PAGES
+
+
+@pytest.mark.parametrize(
+    ("status", "becomes"),
+    [
+        ("created", "cancelled"),
+        ("running", "cancelled"),
+        ("novel", "cancelled"),
+        *((status, status) for status in ("completed", "failed", "cancelled")),
+    ],
+)
+def test_a_trigger_cancels_the_unfinished_run(exa: StandIn, ask: Ask, status: str, becomes: str) -> None:
+    """What is unfinished is cancelled; what is finished, and other monitors' runs, stay."""
+    exa.on_trigger = [(0, "running")]
+    mine, other = exa.add_run("mon_a", status=status), exa.add_run("mon_b", status="running")
+    for _ in range(2):
+        ask(TRIGGER, "POST")
+    assert [run["status"] for run in ask(SEARCH_RUNS).json()["data"]] == ["running", "cancelled", becomes]
+    assert ask(f"{SEARCH}/monitors/mon_b/runs/{other}").json()["status"] == "running"
+    assert ask(f"{SEARCH_RUNS}/{mine}").json()["status"] == becomes
+
+
+@pytest.mark.parametrize(("triggers", "status"), [(False, "active"), (True, "disabled")])
+def test_a_trigger_may_start_nothing(exa: StandIn, ask: Ask, triggers: bool, status: str) -> None:
+    """Where triggers are off, or the monitor is disabled, the answer says so and no run is touched."""
+    exa.triggers = triggers
+    exa.add_monitor("mon_a", status=status)
+    run_id = exa.add_run("mon_a", status="running")
+    response = ask(TRIGGER, "POST")
+    assert (response.status_code, response.json()) == (200, {"triggered": False})
+    assert [(run["id"], run["status"]) for run in ask().json()["data"]] == [(run_id, "running")]
+
+
+def test_a_paused_monitor_can_be_triggered(exa: StandIn, ask: Ask) -> None:
+    """A paused monitor runs by its trigger only."""
+    exa.add_monitor("mon_a", status="paused")
+    assert ask(TRIGGER, "POST").json() == {"triggered": True}
+    assert len(ids(ask(SEARCH_RUNS))) == 1
+
+
+def test_a_triggered_run_may_show_late(exa: StandIn, ask: Ask) -> None:
+    """Until the delay has passed a run is nowhere, then it has been there since the trigger."""
+    exa.add_monitor("mon_a", webset_id="webset_a")
+    exa.trigger_delay, exa.on_trigger, exa.trigger_options = 1, [(0, "completed")], {"results": PAGES}
+    run_id = exa.trigger("mon_a")
+    triggered_at = datetime.now(UTC)
+    paths = [f"{RUNS}/{run_id}", f"{SEARCH_RUNS}/{run_id}"]
+    assert [ask(path).status_code for path in paths] == [404, 404]
+    assert ids(ask()) == ids(ask(SEARCH_RUNS)) == ids(ask(f"{WEBSETS}/websets/webset_a/items")) == []
+    assert ask(f"{WEBSETS}/monitors/mon_a").json()["lastRun"] is None
+    [run] = until(lambda: ask(SEARCH_RUNS).json()["data"])
+    assert datetime.now(UTC) - triggered_at >= timedelta(seconds=0.9)
+    assert datetime.fromisoformat(run["createdAt"]) <= triggered_at
+    assert [ask(path).status_code for path in paths] == [200, 200]
+    assert ask(f"{WEBSETS}/monitors/mon_a").json()["lastRun"]["id"] == run_id
+
+
+@pytest.mark.parametrize(
+    ("fault", "runs"),
+    [
+        (Fault(status=503, path="/trigger"), 0),
+        (Fault(kind="reset", path="/trigger"), 0),
+        (Fault(kind="html", path="/trigger"), 0),
+        (Fault(kind="cut", path="/trigger"), 1),
+        (Fault(kind="drip", path="/trigger"), 1),
+    ],
+)
+def test_a_trigger_can_go_wrong(exa: StandIn, ask: Ask, fault: Fault, runs: int) -> None:
+    """A fault meets a trigger as any request; where the answer had begun, the run is started all the same."""
+    exa.add_monitor("mon_a")
+    exa.fail(fault)
+    assert ask(f"{SEARCH}/monitors").status_code == 200
+    with suppress(requests.RequestException):
+        ask(TRIGGER, "POST", stream=True).close()
+    assert len(ids(ask(SEARCH_RUNS))) == runs
+
+
+@pytest.mark.parametrize(("results", "listed"), [(PAGES, PAGES), ([], []), (None, [])])
+def test_a_search_run_has_its_results(exa: StandIn, ask: Ask, results: Any, listed: Any) -> None:
+    """A completed run's output has the results as they were given, and a text."""
+    run_id = exa.add_run("mon_a", results=results)
+    output = ask(f"{SEARCH_RUNS}/{run_id}").json()["output"]
+    assert output == {"results": listed, "content": output["content"], "grounding": []}
+    assert output["content"] == ("One; Two; None" if listed else "Nothing new.")
+
+
+@pytest.mark.parametrize("status", ["created", "running", "failed", "canceled"])
+def test_only_a_completed_run_has_results(exa: StandIn, ask: Ask, status: str) -> None:
+    """Until a run completes search says no output, and the webset has no search and no items."""
+    exa.add_monitor("mon_a", webset_id="webset_a")
+    run_id = exa.add_run("mon_a", status=status, results=PAGES)
+    assert ask(f"{SEARCH_RUNS}/{run_id}").json()["output"] is None
+    webset = f"{WEBSETS}/websets/webset_a"
+    assert ask(webset).json()["searches"] == ids(ask(f"{webset}/items")) == []
+    exa.move(run_id, "completed")
+    assert len(ask(webset).json()["searches"]) == 1
+    assert ask(f"{SEARCH_RUNS}/{run_id}").json()["output"]["results"] == PAGES
+
+
+def test_a_webset_has_a_search_for_each_run_that_found(exa: StandIn, ask: Ask) -> None:
+    """A search follows its run within a second; refreshes and runs without results have none."""
+    exa.add_monitor("mon_a", webset_id="webset_a")
+    took = {"run_0": 0.0, "run_1": 0.001, "run_2": 3600.0}
+    for number, (run_id, seconds) in enumerate(took.items()):
+        created_at = STARTS + timedelta(hours=number)
+        exa.add_run(
+            "mon_a", run_id=run_id, created_at=created_at, states=[(seconds, "completed")], results=PAGES
+        )
+    exa.add_run("mon_a", run_id="run_without")
+    exa.add_run("mon_a", run_id="run_refresh", type="refresh", results=PAGES)
+    exa.add_run("mon_b", run_id="run_other", results=PAGES)
+    searches = ask(f"{WEBSETS}/websets/webset_a").json()["searches"]
+    assert [it["id"] for it in searches] == ["wsearch_2", "wsearch_1", "wsearch_0"]
+    assert {it["status"] for it in searches} == {"completed"}
+    for search, (run_id, seconds) in zip(searches, reversed(took.items()), strict=True):
+        run = ask(f"{RUNS}/{run_id}").json()
+        later = datetime.fromisoformat(search["createdAt"]) - datetime.fromisoformat(run["createdAt"])
+        assert timedelta(0) <= later <= timedelta(seconds=min(1, seconds))
+        assert run["createdAt"] <= search["createdAt"] <= search["updatedAt"] == run["completedAt"]
+
+
+def test_items_are_the_pages_that_a_search_found(exa: StandIn, ask: Ask) -> None:
+    """Items come page by page, of one search or of all, and say of each page what the result said."""
+    exa.add_monitor("mon_a", webset_id="webset_a")
+    for number in range(2):
+        created_at = STARTS + timedelta(hours=number)
+        exa.add_run("mon_a", run_id=f"run_{number}", created_at=created_at, results=PAGES)
+    items = f"{WEBSETS}/websets/webset_a/items"
+    assert walk(ask, items, limit=2, sourceId="wsearch_0") == [f"witem_0_{place}" for place in range(3)]
+    assert walk(ask, items, limit=4) == [f"witem_{run}_{place}" for run in (1, 0) for place in range(3)]
+    assert walk(ask, items, sourceId="wsearch_none") == []
+    first, second, third = ask(items, params={"sourceId": "wsearch_1"}).json()["data"]
+    assert (first["sourceId"], first["websetId"], first["source"]) == ("wsearch_1", "webset_a", "search")
+    assert first["properties"] == {
+        "type": "custom",
+        "url": "https://example.com/one",
+        "description": "In short",
+        "content": "All of it",
+        "custom": {"title": "One", "author": "Ada", "publishedAt": "2026-03-01"},
+    }
+    assert (second["properties"]["description"], third["properties"]["description"]) == ("Two", "")
+
+
+def test_a_websets_status_is_what_it_was_told_to_be(exa: StandIn, ask: Ask) -> None:
+    """A webset is idle until a monitor of it says otherwise, and keeps that when the monitor is changed."""
+    exa.add_monitor("mon_a", webset_id="webset_a")
+    exa.add_monitor("mon_b", webset_id="webset_a")
+    exa.add_monitor("mon_c", webset_id="webset_c", webset_status="pending")
+
+    def said() -> list[str]:
+        return [ask(f"{WEBSETS}/websets/webset_{name}").json()["status"] for name in "ac"]
+
+    assert said() == ["idle", "pending"]
+    exa.set_webset_status("mon_b", "running")
+    exa.add_monitor("mon_c", status="disabled")
+    assert said() == ["running", "pending"]
+    exa.add_monitor("mon_c", webset_status="idle")
+    assert said() == ["running", "idle"]
+    monitors = ask(f"{WEBSETS}/websets/webset_a").json()["monitors"]
+    assert [monitor["id"] for monitor in monitors] == ["mon_a", "mon_b"]
+
+
+def test_runs_that_a_monitor_makes_have_results(exa: StandIn, ask: Ask) -> None:
+    """Each run that a monitor makes by itself finds the same."""
+    exa.every("mon_a", seconds=0.02, states=[(0, "completed")], results=iter(PAGES))
+    runs = until(lambda: len(runs := ask(SEARCH_RUNS).json()["data"]) > 2 and runs)
+    assert all(run["output"]["results"] == PAGES for run in runs)
 
 
 KEY_HEADERS = [{"x-api-key": "{}"}, {"x-api-key": None, "Authorization": "Bearer {}"}]
@@ -346,7 +734,7 @@ def test_a_key_passes_until_it_is_rotated(exa: StandIn, ask: Ask, headers: dict[
 def test_a_bad_key_is_refused(exa: StandIn, ask: Ask, headers: Any, status: Any, body: Any) -> None:
     """A wrong or missing key is answered as documented, or as recorded, on every path."""
     exa.bad_key_status = status
-    for path in (RUNS, "/elsewhere"):
+    for path in (RUNS, SEARCH_RUNS, "/elsewhere"):
         response = ask(path, headers=headers)
         assert response.status_code == status
         assert response.json() == {"requestId": response.headers["X-Request-Id"], **body}
@@ -569,7 +957,8 @@ def test_the_command_line_serves_until_it_is_told_to_end(session: requests.Sessi
             name, _, value = shlex.split(process.stdout.readline())[1].partition("=")
             connection = json.loads(value)
             session.headers["x-api-key"] = connection["password"]
-            monitors = session.get(f"{connection['host']}/websets/v0/monitors", timeout=10).json()["data"]
+            monitors = session.get(f"{connection['host']}{WEBSETS}/monitors", timeout=10).json()["data"]
+            found = session.get(f"{connection['host']}{SEARCH}/monitors/mon_fails/runs", timeout=10).json()
         finally:
             process.send_signal(end)
             _, log = process.communicate(timeout=10)
@@ -579,7 +968,8 @@ def test_the_command_line_serves_until_it_is_told_to_end(session: requests.Sessi
         "mon_fails": "failed",
         "mon_cancels": "canceled",
     }
-    assert re.fullmatch(r".* GET /websets/v0/monitors 200\n", log)
+    assert found["data"][0]["failReason"] == "search_failed"
+    assert re.fullmatch(r".* GET /websets/v0/monitors 200\n.* GET /monitors/mon_fails/runs 200\n", log)
 
 
 def test_importing_it_loads_nothing_heavy() -> None:

@@ -1,4 +1,4 @@
-"""A local stand-in for Exa's Websets monitor API, which answers what a test or a demo told it to."""
+"""A local stand-in for Exa's two monitor APIs, which answers what a test or a demo told it to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from bisect import insort
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Literal, Self
 
 from airflow_provider_exa.standin import wire
+from airflow_provider_exa.standin.bodies import SEARCH
 
 States = Iterable[tuple[float, str]]
 
@@ -24,10 +25,11 @@ States = Iterable[tuple[float, str]]
 class Fault:
     """What goes wrong with the next requests.
 
-    :param kind: ``status`` (answers ``status``), ``hang`` (never answers), ``reset`` (TCP RST), ``cut`` (ends
-        amid the body), ``html`` (200 with a proxy's page), ``repeat`` (``nextCursor`` is always the same),
-        ``empty_more`` (no data, yet more), ``no_cursor`` (more, yet no cursor), ``redirect`` (302 to
-        ``location``), ``huge`` (more than 16 MiB of JSON) or ``drip`` (a byte every 0.2 seconds).
+    :param kind: ``status`` (answers ``status``), ``hang`` (never answers), ``reset`` (TCP RST), ``cut`` (does
+        what was asked, then ends amid the body), ``html`` (200 with a proxy's page), ``repeat``
+        (``nextCursor`` is always the same), ``empty_more`` (no data, yet more), ``no_cursor`` (more, yet no
+        cursor), ``redirect`` (302 to ``location``), ``huge`` (more than 16 MiB of JSON) or ``drip`` (a byte
+        every 0.2 seconds).
     :param status: the HTTP status of kind ``status``.
     :param retry_after: the header of kind ``status``: seconds, or an HTTP date.
     :param body: the body of kind ``status``; None: an error in Exa's shape.
@@ -71,15 +73,21 @@ class RecordedRequest:
 class StandIn:
     """A local server that answers as Exa does, from its creation to :meth:`close` or the end of ``with``.
 
-    Whatever it was created with, except the port, may be changed while it runs.
+    Every monitor and run is there under both APIs, Websets (``/websets/v0/monitors``) and search
+    (``/monitors``), in the words of each; statuses may be given in either's. Whatever it was created with,
+    except the port, may be changed while it runs.
 
     :param api_key: the key it accepts.
     :param page_size: how many objects a page holds where the request names no ``limit``.
     :param port: the port at 127.0.0.1; 0: a free one.
-    :param order: how runs are listed.
+    :param order: how runs are listed, and the searches and items that come from them.
     :param honours_cursor: False: every page is page one, with the same ``nextCursor``.
     :param refuses: names of query parameters that are answered with 400.
     :param bad_key_status: how a bad key is answered: 401 as documented, or 400 as once recorded.
+    :param triggers: False: no trigger starts a run, and each is answered so.
+    :param on_trigger: what a triggered run is when, as ``states`` of :meth:`add_run`.
+    :param trigger_delay: the seconds from a trigger until its run can be seen.
+    :param trigger_options: further arguments of :meth:`add_run` for triggered runs.
     """
 
     api_key: str = "standin-key"
@@ -89,6 +97,10 @@ class StandIn:
     honours_cursor: bool = True
     refuses: Collection[str] = ()
     bad_key_status: Literal[400, 401] = 401
+    triggers: bool = True
+    on_trigger: Sequence[tuple[float, str]] = ((0, "created"), (1, "running"), (2, "completed"))
+    trigger_delay: float = 0
+    trigger_options: Mapping[str, Any] = field(default_factory=dict)
     requests: list[RecordedRequest] = field(default_factory=list, init=False, repr=False)
     """What was asked so far."""
 
@@ -96,6 +108,7 @@ class StandIn:
         self.lock = threading.RLock()
         self.monitors: dict[str, Monitor] = {}
         self.runs: dict[str, Run] = {}
+        self.websets: dict[str, str] = {}  # statuses
         self._faults: list[Fault] = []
         self._server = wire.Server(("127.0.0.1", self.port), partial(wire.Handler, self))
         self.port = self._server.socket.getsockname()[1]
@@ -118,7 +131,7 @@ class StandIn:
 
     @property
     def url(self) -> str:
-        """The host of an Airflow connection; the Websets API is below its ``/websets/v0``."""
+        """The host of an Airflow connection, to which each API adds its base."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -134,14 +147,29 @@ class StandIn:
         return json.dumps({"conn_type": "exa", "host": self.url, "password": self.api_key, "extra": extra})
 
     def add_monitor(
-        self, monitor_id: str | None = None, *, status: str = "enabled", webset_id: str | None = None
+        self,
+        monitor_id: str | None = None,
+        *,
+        status: str = "enabled",
+        webset_id: str | None = None,
+        webset_status: str | None = None,
     ) -> str:
-        """Add a monitor, or change the one with this id, and return its id."""
+        """Add a monitor, or change the one with this id, and return its id.
+
+        :param webset_status: what its webset is from now on; None: what it was, at first idle.
+        """
         with self.lock:
             monitor = self._monitor_of(monitor_id or _new_id("monitor"))
             monitor.status = status
             monitor.webset_id = webset_id or monitor.webset_id
+            if webset_status:
+                self.set_webset_status(monitor.id, webset_status)
         return monitor.id
+
+    def set_webset_status(self, monitor_id: str, status: str) -> None:
+        """Say what a monitor's webset is from now on."""
+        with self.lock:
+            self.websets[self._monitor_of(monitor_id).webset_id] = status
 
     def add_run(
         self,
@@ -153,6 +181,7 @@ class StandIn:
         run_id: str | None = None,
         failed_reason: str | None = None,
         type: Literal["search", "refresh"] = "search",
+        results: Iterable[Mapping[str, Any]] | None = None,
     ) -> str:
         """Add a run, and its monitor where there is none, and return the run's id.
 
@@ -160,29 +189,59 @@ class StandIn:
         :param states: what the run is when: pairs of seconds after ``created_at`` and a status.
         :param created_at: when it was created; None: now.
         :param failed_reason: what the run says while it is failed.
+        :param results: what the run has found once it is completed: pages, each with ``url``, ``title`` and
+            what else Exa's search says of one. In Websets they are the items of a search that the webset then
+            has; None: it has no such search.
         """
         moment = created_at.timestamp() if created_at else time.time()
         created_at = datetime.fromtimestamp(moment, UTC)  # pendulum's own would lose its zone when added to
         history = [(created_at + timedelta(seconds=s), state) for s, state in states or [(0, status)]]
-        run = Run(run_id or _new_id("run"), monitor_id, type, created_at, failed_reason, history)
+        found = None if results is None else [dict(result) for result in results]
+        run = Run(run_id or _new_id("run"), monitor_id, type, created_at, failed_reason, history, found)
         with self.lock:
             self.runs[run.id] = run
             insort(self._monitor_of(monitor_id).runs, run, key=lambda run: run.created_at)
         return run.id
 
     def every(
-        self, monitor_id: str, *, seconds: float, states: States, failed_reason: str | None = None
+        self,
+        monitor_id: str,
+        *,
+        seconds: float,
+        states: States,
+        failed_reason: str | None = None,
+        results: Iterable[Mapping[str, Any]] | None = None,
     ) -> None:
         """Let a monitor make a run now, and another each time so many seconds have passed.
 
-        :param states: as for :meth:`add_run`, and so is ``failed_reason``.
+        :param states: as for :meth:`add_run`, and so are ``failed_reason`` and ``results``.
         """
         if seconds <= 0:
             raise ValueError(f"A monitor cannot make a run every {seconds} seconds.")
         with self.lock:
             monitor = self._monitor_of(monitor_id)
             monitor.next_run_at, monitor.period = datetime.now(UTC), timedelta(seconds=seconds)
-            monitor.run_options = {"states": list(states), "failed_reason": failed_reason}
+            found = None if results is None else list(results)
+            monitor.run_options = {"states": list(states), "failed_reason": failed_reason, "results": found}
+
+    def trigger(self, monitor_id: str) -> str | None:
+        """Do what a trigger of a monitor does, and return the new run's id; None: there is none.
+
+        A disabled monitor is not triggered. A run that is unfinished is canceled when the new one starts.
+        """
+        with self.lock:
+            self.catch_up()
+            monitor = self._monitor_of(monitor_id)
+            if not self.triggers or monitor.status == "disabled":
+                return None
+            for run in monitor.runs:
+                if SEARCH.run_status(run.past()[-1][1]) not in SEARCH.ended_at:
+                    self.move(run.id, "canceled")
+            options: dict[str, Any] = {"states": self.on_trigger, **self.trigger_options}
+            run_id = self.add_run(monitor_id, **options)
+            if self.trigger_delay:
+                self.runs[run_id].hidden_until = datetime.now(UTC) + timedelta(seconds=self.trigger_delay)
+        return run_id
 
     def move(self, run_id: str, status: str) -> None:
         """Put a run into a status now; what was to come for it is forgotten."""
@@ -238,6 +297,20 @@ class Run:
     created_at: datetime
     failed_reason: str | None
     history: list[tuple[datetime, str]]
+    results: list[dict[str, Any]] | None
+    hidden_until: datetime | None = None
+
+    def past(self) -> list[tuple[datetime, str]]:
+        """What it has been since when; the last is what it is."""
+        now = datetime.now(UTC)
+        return [(self.created_at, "created"), *(past for past in self.history if past[0] <= now)]
+
+    def is_listed(self) -> bool:
+        return self.hidden_until is None or self.hidden_until <= datetime.now(UTC)
+
+    def has_searched(self) -> bool:
+        """Whether its webset has a search of it."""
+        return self.type == "search" and self.results is not None and self.past()[-1][1] == "completed"
 
 
 @dataclass
@@ -250,3 +323,6 @@ class Monitor:
     next_run_at: datetime | None = None
     period: timedelta = timedelta.max
     run_options: dict[str, Any] = field(default_factory=dict)
+
+    def listed(self) -> list[Run]:
+        return [run for run in self.runs if run.is_listed()]

@@ -9,6 +9,7 @@ import threading
 from airflow_provider_exa.standin import StandIn
 
 ENDINGS = {"mon_completes": "completed", "mon_fails": "failed", "mon_cancels": "canceled"}
+FOUND = [{"url": f"https://example.com/{number}", "title": f"Page {number}"} for number in (1, 2)]
 
 
 def main() -> None:
@@ -34,7 +35,13 @@ def main() -> None:
         with StandIn(port=options.port, api_key=options.api_key) as exa:
             for monitor, ending in ENDINGS.items():
                 states = [(0, "created"), (options.takes / 5, "running"), (options.takes, ending)]
-                exa.every(monitor, seconds=options.every, states=states, failed_reason="The search timed out")
+                exa.every(
+                    monitor,
+                    seconds=options.every,
+                    states=states,
+                    failed_reason="search_failed",
+                    results=FOUND,
+                )
             print(f"Exa's stand-in is at {exa.url}, with monitors {', '.join(ENDINGS)}. To use it:")
             print(f"export AIRFLOW_CONN_EXA_DEFAULT={shlex.quote(exa.connection())}", flush=True)
             threading.Event().wait()

@@ -1,4 +1,4 @@
-"""What the stand-in says on the wire: the API's paths and bodies, and each fault."""
+"""How the stand-in answers on the wire: the APIs' paths and errors, and each fault."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 from zlib import crc32
 
+from airflow_provider_exa.standin.bodies import SEARCH, WEBSETS, Api, Item, iso, search_id, webset
+
 if TYPE_CHECKING:
     from airflow_provider_exa.standin import Fault, Monitor, Run, StandIn
 
@@ -34,49 +36,10 @@ _ORDERS: dict[str, Callable[[list[Run]], list[Run]]] = {
     "shuffled": lambda runs: sorted(runs, key=lambda run: crc32(run.id.encode())),
 }
 
-# The Websets dialect: field names and error bodies; _ENDPOINTS has the paths.
-_BASE = "/websets"
-_ENDED_AT = {"completed": "completedAt", "failed": "failedAt", "canceled": "canceledAt"}
 _BAD_KEY = {
     400: {"error": "x-api-key header is invalid"},
     401: {"error": "Invalid API key", "tag": "INVALID_API_KEY"},
 }
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _run_body(run: Run) -> dict[str, Any]:
-    now = datetime.now(UTC)
-    since, status = [(run.created_at, "created"), *(past for past in run.history if past[0] <= now)][-1]
-    return {
-        "id": run.id,
-        "object": "monitor_run",
-        "monitorId": run.monitor_id,
-        "status": status,
-        "type": run.type,
-        **{name: _iso(since) if status == end else None for end, name in _ENDED_AT.items()},
-        "failedReason": run.failed_reason if status == "failed" else None,
-        "createdAt": _iso(run.created_at),
-        "updatedAt": _iso(since),
-    }
-
-
-def _monitor_body(monitor: Monitor) -> dict[str, Any]:
-    return {
-        "id": monitor.id,
-        "object": "monitor",
-        "status": monitor.status,
-        "websetId": monitor.webset_id,
-        "cadence": {"cron": "0 9 * * *", "timezone": "Etc/UTC"},
-        "behavior": {"type": "search", "config": {"count": 10, "behavior": "append"}},
-        "lastRun": _run_body(monitor.runs[-1]) if monitor.runs else None,
-        "nextRunAt": _iso(monitor.next_run_at) if monitor.next_run_at else None,
-        "metadata": {},
-        "createdAt": _iso(monitor.created_at),
-        "updatedAt": _iso(monitor.created_at),
-    }
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -128,39 +91,72 @@ class Handler(BaseHTTPRequestHandler):
             return status, {"requestId": self.request_id} | _BAD_KEY[status]
         if refused := [name for name in self.query if name in self.standin.refuses]:
             return self.invalid(f"unrecognized keys: {', '.join(refused)}")
-        for pattern, endpoint in _ENDPOINTS.items():
-            if self.command == "GET" and (match := re.fullmatch(pattern, self.bare_path)):
+        for method, pattern, api, endpoint in _ROUTES:
+            if self.command == method and (match := re.fullmatch(pattern, self.bare_path)):
+                self.api = api
                 with self.standin.lock:
                     self.standin.catch_up()
                     return endpoint(self, *map(unquote, match.groups()))
-        return self.not_found(f"Cannot {self.command} {self.path.removeprefix(_BASE)}")
+        return self.no_path()
 
     def list_monitors(self) -> Answer:
+        field, body = self.api.filter, self.api.monitor
+        wanted = self.query.get(field)
         newest_first = list(self.standin.monitors.values())[::-1]
-        webset_id = self.query.get("websetId")
-        return self.page([it for it in newest_first if webset_id in (None, it.webset_id)], _monitor_body)
+        return self.page([it for it in newest_first if wanted in (None, body(it)[field])], body)
 
     def get_monitor(self, monitor_id: str) -> Answer:
         monitor = self.standin.monitors.get(monitor_id)
         if not monitor:
             return self.not_found("Monitor not found")
-        return 200, _monitor_body(monitor)
+        return 200, self.api.monitor(monitor)
 
     def list_runs(self, monitor_id: str) -> Answer:
         monitor = self.standin.monitors.get(monitor_id)
-        return self.page(_ORDERS[self.standin.order](monitor.runs) if monitor else [], _run_body)
+        return self.page(_ORDERS[self.standin.order](monitor.listed()) if monitor else [], self.api.run)
 
     def get_run(self, monitor_id: str, run_id: str) -> Answer:
         run = self.standin.runs.get(run_id)
-        if not run or run.monitor_id != monitor_id:
+        if not run or run.monitor_id != monitor_id or not run.is_listed():
             return self.not_found("Monitor run not found")
-        return 200, _run_body(run)
+        return 200, self.api.run(run)
 
-    def page(self, items: list[Any], body: Callable[[Any], dict[str, Any]]) -> Answer:
+    def trigger(self, monitor_id: str) -> Answer:
+        if monitor_id not in self.standin.monitors:
+            return self.not_found("Monitor not found")
+        return 200, {"triggered": self.standin.trigger(monitor_id) is not None}
+
+    def get_webset(self, webset_id: str) -> Answer:
+        monitors = self.monitors_of(webset_id)
+        if not monitors:
+            return self.not_found("Webset not found")
+        status = self.standin.websets.get(webset_id, "idle")
+        return 200, webset(webset_id, status, monitors, self.searched(monitors))
+
+    def list_items(self, webset_id: str) -> Answer:
+        monitors = self.monitors_of(webset_id)
+        if not monitors:
+            return self.not_found("Webset not found")
+        source = self.query.get("sourceId")
+        runs = [run for run in self.searched(monitors) if source in (None, search_id(run))]
+        items = [Item(run, place) for run in runs for place in range(len(run.results or ()))]
+        return self.page(items, lambda item: item.body(webset_id), max_limit=100)
+
+    def monitors_of(self, webset_id: str) -> list[Monitor]:
+        return [it for it in self.standin.monitors.values() if it.webset_id == webset_id]
+
+    def searched(self, monitors: list[Monitor]) -> list[Run]:
+        """The runs to which a search in the webset belongs."""
+        runs = [run for monitor in monitors for run in monitor.listed() if run.has_searched()]
+        return _ORDERS[self.standin.order](sorted(runs, key=lambda run: run.created_at))
+
+    def page(
+        self, items: list[Any], body: Callable[[Any], dict[str, Any]], max_limit: int | None = None
+    ) -> Answer:
         """Answer with what follows the object whose id is the cursor; where none is, with page one."""
-        limit = self.query.get("limit")
-        if limit not in (None, *map(str, range(1, 201))):
-            return self.invalid("limit must be a number from 1 to 200")
+        limit, most = self.query.get("limit"), max_limit or self.api.max_limit
+        if limit not in (None, *map(str, range(1, most + 1))):
+            return self.invalid(f"limit must be a number from 1 to {most}")
         ids = [item.id for item in items]
         cursor = self.query.get("cursor")
         start = ids.index(cursor) + 1 if cursor in ids and self.standin.honours_cursor else 0
@@ -174,21 +170,35 @@ class Handler(BaseHTTPRequestHandler):
         return 400, {"requestId": self.request_id, "error": error, "tag": "INVALID_REQUEST"}
 
     def not_found(self, message: str) -> Answer:
+        """Say that an object is unknown: Websets as recorded, search in the shape that is documented."""
+        if self.api is SEARCH:
+            return 404, {"requestId": self.request_id, "error": message, "tag": "NOT_FOUND"}
+        return self.no_path(message)
+
+    def no_path(self, message: str | None = None) -> Answer:
+        path = self.path.removeprefix("/websets")
         return 404, {
             "statusCode": 404,
-            "timestamp": _iso(datetime.now(UTC)),
-            "message": message,
+            "timestamp": iso(datetime.now(UTC)),
+            "message": message or f"Cannot {self.command} {path}",
             "error": "Not Found",
-            "path": self.path.removeprefix(_BASE),
+            "path": path,
         }
 
 
-_ENDPOINTS: dict[str, Callable[..., Answer]] = {
-    f"{_BASE}/v0/monitors": Handler.list_monitors,
-    f"{_BASE}/v0/monitors/([^/]+)": Handler.get_monitor,
-    f"{_BASE}/v0/monitors/([^/]+)/runs": Handler.list_runs,
-    f"{_BASE}/v0/monitors/([^/]+)/runs/([^/]+)": Handler.get_run,
+_MONITOR, _WEBSET = "/monitors/([^/]+)", "/websets/([^/]+)"
+_BOTH: dict[str, Callable[..., Answer]] = {
+    "/monitors": Handler.list_monitors,
+    _MONITOR: Handler.get_monitor,
+    f"{_MONITOR}/runs": Handler.list_runs,
+    f"{_MONITOR}/runs/([^/]+)": Handler.get_run,
 }
+_ROUTES: list[tuple[str, str, Api, Callable[..., Answer]]] = [
+    *(("GET", api.base + path, api, answer) for api in (WEBSETS, SEARCH) for path, answer in _BOTH.items()),
+    ("GET", f"{WEBSETS.base}{_WEBSET}", WEBSETS, Handler.get_webset),
+    ("GET", f"{WEBSETS.base}{_WEBSET}/items", WEBSETS, Handler.list_items),
+    ("POST", f"{SEARCH.base}{_MONITOR}/trigger", SEARCH, Handler.trigger),
+]
 
 
 def _status(handler: Handler, fault: Fault) -> None:
@@ -220,6 +230,7 @@ def _page(handler: Handler, fault: Fault, **fields: Any) -> None:
 
 
 def _cut(handler: Handler, fault: Fault) -> None:
+    handler.answer()  # what was asked for is done, though the client cannot know
     handler.head(200, {"Content-Length": "1000", "Connection": "close"})
     handler.wfile.write(b'{"data": [')
 
