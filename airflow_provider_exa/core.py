@@ -148,7 +148,8 @@ class Dialect:
     statuses: Mapping[str, str] = field(default_factory=dict)
 
 
-#: Source: Exa's OpenAPI document 2.0.0, schemas ``Monitor`` and ``MonitorRun``.
+#: Source: Exa's OpenAPI documents; schemas ``Monitor`` and ``MonitorRun`` of Websets, ``SearchMonitor`` and
+#: ``SearchMonitorRun`` of search.
 DIALECTS = {
     "websets": Dialect(
         base="/websets/v0",
@@ -160,6 +161,18 @@ DIALECTS = {
             "canceled_at": "canceledAt",
             "failed_reason": "failedReason",
         },
+    ),
+    "search": Dialect(
+        base="",
+        enabled="active",
+        keys={
+            "updated_at": "updatedAt",
+            "completed_at": "completedAt",
+            "failed_at": "failedAt",
+            "canceled_at": "cancelledAt",
+            "failed_reason": "failReason",
+        },
+        statuses={"pending": "created", "cancelled": "canceled"},
     ),
 }
 
@@ -178,7 +191,7 @@ class MonitorRun:
 
     :param status: ``created``, ``running``, ``completed``, ``failed``, ``canceled``, or a word of Exa's
         that this version does not know, which counts as not finished
-    :param type: what the run did, as Exa says it (``search`` or ``refresh``)
+    :param type: what the run did, as Exa says it (``search`` or ``refresh``); a search monitor's says nothing
     :param failed_reason: why it failed, in Exa's words
     :param raw: the run as Exa sent it
     """

@@ -49,7 +49,7 @@ class ExaHook(BaseHook):
     retries, and ``ExaBadAnswerError`` for an answer that cannot be read.
 
     :param exa_conn_id: the Airflow connection: API key in the password, base URL in the host
-    :param api: which of Exa's monitor APIs to speak: ``websets``
+    :param api: which of Exa's monitor APIs to speak: ``websets`` or ``search``
     """
 
     conn_name_attr = "exa_conn_id"

@@ -13,13 +13,14 @@ import pytest
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
-from airflow_provider_exa.core import ExaPermanentError, ExaRunFailedError, ExaTransientError
+from airflow_provider_exa.core import DIALECTS, ExaPermanentError, ExaRunFailedError, ExaTransientError
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.operators import ExaWaitForMonitorRunsOperator
 from airflow_provider_exa.sensors import ExaMonitorRunSensor
 from airflow_provider_exa.standin import Fault, StandIn
 from tests.tasks import POKE_INTERVAL, Ended, Store, Task
 
+APIS = list(DIALECTS)
 MODES = ["poke", "reschedule", "deferred", "operator", "operator_deferred"]
 SENSOR_MODES = MODES[:3]
 POKING_MODES = MODES[:2]
@@ -121,38 +122,38 @@ def make_task(mode: str, arguments: dict[str, Any]) -> BaseOperator:
     return ExaMonitorRunSensor(poke_interval=POKE_INTERVAL, **way, **arguments)
 
 
-def play(exa: StandIn, case: Case, monkeypatch: pytest.MonkeyPatch, mode: str, **flags: Any) -> Ended:
+def play(exa: StandIn, case: Case, monkeypatch: pytest.MonkeyPatch, mode: str, **given: Any) -> Ended:
     monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=0))
     story = case.story(exa)
     next(story, None)
-    arguments = {"created_after": SINCE, **flags, **case.arguments}
+    arguments = {"created_after": SINCE, **given, **case.arguments}
     task = Task(lambda: make_task(mode, arguments), passes=lambda: next(story, None), store=Store())
     return task.run(monkeypatch)
 
 
 def rows() -> Iterator[Any]:
-    for (name, case), mode, flags in product(CASES.items(), MODES, FLAGS):
+    for (name, case), mode, flags, api in product(CASES.items(), MODES, FLAGS, APIS):
         # An operator has neither the flags of a sensor nor its timeout.
         if mode.startswith("operator") and (
             flags in ("soft_fail", "never_fail") or "timeout" in case.arguments
         ):
             continue
-        yield pytest.param(case, mode, flags, id=f"{name}-{mode}-{flags}")
+        yield pytest.param(case, mode, flags, api, id=f"{name}-{mode}-{flags}-{api}")
 
 
-@pytest.mark.parametrize(("case", "mode", "flags"), list(rows()))
+@pytest.mark.parametrize(("case", "mode", "flags", "api"), list(rows()))
 def test_every_mode_ends_the_same(
-    exa: StandIn, monkeypatch: pytest.MonkeyPatch, case: Case, mode: str, flags: str
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, *, case: Case, mode: str, flags: str, api: str
 ) -> None:
-    """The state, the error and the XCom follow from what happened at Exa and the flags, not from the mode."""
-    ended = play(exa, case, monkeypatch, mode, **FLAGS[flags])
+    """What follows depends on what happened at Exa and on the flags, neither on the mode nor on the API."""
+    ended = play(exa, case, monkeypatch, mode, api=api, **FLAGS[flags])
     xcom = ended.xcom["mon_a"] if mode.startswith("operator") and ended.xcom else ended.xcom
     fails = case.error or (
         ExaRunFailedError if case.outcome != "completed" and flags != "passes_all" else None
     )
     if fails is None:
         assert (ended.state, ended.error) == ("success", None)
-        run = ExaHook().get_monitor_run("mon_a", "run_1")
+        run = ExaHook(api=api).get_monitor_run("mon_a", "run_1")
         assert (run.status, run.as_dict()) == (case.outcome, xcom)
         return
     # The base class: never_fail skips a deferred sensor that times out, but not one that pokes.
