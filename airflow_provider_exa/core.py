@@ -138,12 +138,14 @@ class Dialect:
 
     :param base: path of the API below the connection's base URL
     :param enabled: the status of a monitor that makes runs
+    :param websets: whether a monitor belongs to a webset
     :param keys: the API's key for each field of a :class:`MonitorRun` that may be missing
     :param statuses: the API's own words for a run's status, where they differ
     """
 
     base: str
     enabled: str
+    websets: bool
     keys: Mapping[str, str]
     statuses: Mapping[str, str] = field(default_factory=dict)
 
@@ -154,6 +156,7 @@ DIALECTS = {
     "websets": Dialect(
         base="/websets/v0",
         enabled="enabled",
+        websets=True,
         keys={
             "updated_at": "updatedAt",
             "completed_at": "completedAt",
@@ -165,6 +168,7 @@ DIALECTS = {
     "search": Dialect(
         base="",
         enabled="active",
+        websets=False,
         keys={
             "updated_at": "updatedAt",
             "completed_at": "completedAt",
@@ -238,7 +242,7 @@ class Monitor:
 
     :param status: as Exa says it
     :param enabled: whether it makes runs
-    :param webset_id: the webset that its runs add to
+    :param webset_id: the webset that its runs add to; a search monitor has none
     :param raw: the monitor as Exa sent it
     """
 
@@ -247,6 +251,10 @@ class Monitor:
     enabled: bool
     webset_id: str | None
     raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    def as_dict(self) -> dict[str, str | bool | None]:
+        """Every field but ``raw``: JSON, and what goes to XCom."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "raw"}
 
 
 @functools.lru_cache(maxsize=256)

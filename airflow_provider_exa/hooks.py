@@ -135,10 +135,14 @@ class ExaHook(BaseHook):
         """
         Every monitor of the team, page by page.
 
-        :param webset_id: only monitors of this webset
-        :param page_size: how many monitors a page has, 1 to 200 (Exa's default is 25)
+        :param webset_id: only monitors of this webset; search monitors have none
+        :param page_size: how many monitors a page has, 1 to 100
         :param max_pages: more pages than this are an error
         """
+        if webset_id and not self.dialect.websets:
+            raise ExaInputError(
+                f"webset_id={webset_id!r}: no monitor of api={self.api!r} belongs to a webset"
+            )
         params = _given(websetId=webset_id, limit=page_size)
         for page in self._pages(calls.list_monitors(self.dialect, params=params, max_pages=max_pages)):
             yield from page.items

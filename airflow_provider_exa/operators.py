@@ -95,6 +95,53 @@ class ExaListMonitorRunsOperator(BaseOperator):
         return [run.as_dict() for run in runs]
 
 
+class ExaListMonitorsOperator(BaseOperator):
+    """
+    List the team's Exa monitors; returns a list of dicts with ``id, status, enabled, webset_id``.
+
+    To map over them: ``.expand(monitor_id=monitors.output.map(lambda monitor: monitor["id"]))``.
+
+    :param only_enabled: whether to leave out monitors that make no runs by themselves
+    :param webset_id: only monitors of this webset (templated); search monitors have none
+    :param exa_conn_id: the Airflow connection (templated)
+    :param api: which of Exa's monitor APIs to ask
+    :raises ExaPermanentError: Exa refuses what is asked
+    :raises ExaTransientError: Exa cannot answer
+    """
+
+    template_fields: Sequence[str] = ("webset_id", "exa_conn_id")
+    ui_color: str = "#e8ecff"
+
+    def __init__(
+        self,
+        *,
+        only_enabled: bool = True,
+        webset_id: str | None = None,
+        exa_conn_id: str = "exa_default",
+        api: str = "websets",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        dialect_of(api)
+        if webset_id is not None:
+            check_id("webset_id", webset_id)
+        self.only_enabled = only_enabled
+        self.webset_id = webset_id
+        self.exa_conn_id = exa_conn_id
+        self.api = api
+
+    def execute(self, context: Context) -> list[dict[str, str | bool | None]]:
+        """List the monitors now."""
+        # Imported when the task runs: requests costs every parse of a DAG file a fifth of a second.
+        from airflow_provider_exa.hooks import ExaHook
+
+        hook = ExaHook(self.exa_conn_id, self.api)
+        monitors = [monitor.as_dict() for monitor in hook.list_monitors(webset_id=self.webset_id)]
+        listed = [monitor for monitor in monitors if monitor["enabled"] or not self.only_enabled]
+        self.log.info("%d monitors, of which %d are returned.", len(monitors), len(listed))
+        return listed
+
+
 class ExaWaitForMonitorRunsOperator(BaseOperator):
     """
     Wait until runs of several Exa monitors have ended; returns a dict of runs, as dicts, by monitor id.

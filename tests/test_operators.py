@@ -1,4 +1,4 @@
-"""Listing a monitor's runs in a DAG."""
+"""Listing monitors and their runs in a DAG."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import pytest
 from airflow.sdk import DAG
 
 from airflow_provider_exa.core import ExaPermanentError
-from airflow_provider_exa.operators import ExaListMonitorRunsOperator, ExaWaitForMonitorRunsOperator
+from airflow_provider_exa.operators import (
+    ExaListMonitorRunsOperator,
+    ExaListMonitorsOperator,
+    ExaWaitForMonitorRunsOperator,
+)
 from airflow_provider_exa.sensors import ExaMonitorRunSensor
 from airflow_provider_exa.standin import StandIn
 
@@ -93,10 +97,47 @@ def test_bad_arguments_are_refused_while_the_dag_is_parsed(arguments: dict[str, 
         ExaListMonitorRunsOperator(task_id="list", **{"monitor_id": "mon_a", **arguments})
 
 
+@pytest.mark.parametrize("api", ["websets", "search"])
+def test_the_monitors_that_make_runs_are_listed(exa: StandIn, api: str) -> None:
+    """A DAG maps over them; on request those that are off come, too."""
+    exa.add_monitor("mon_off", status="disabled")
+    exa.add_monitor("mon_b", webset_id="webset_b")
+    webset_of = {"websets": "webset_b", "search": None}[api]
+
+    def listed(**arguments: Any) -> dict[str, Any]:
+        operator = ExaListMonitorsOperator(task_id="list", api=api, **arguments)
+        return {each.pop("id"): each for each in json.loads(json.dumps(operator.execute({})))}
+
+    assert listed().keys() == {"mon_a", "mon_b"}
+    every = listed(only_enabled=False)
+    assert every["mon_off"]["enabled"] is False
+    word = {"websets": "enabled", "search": "active"}[api]
+    assert every["mon_b"] == {"status": word, "enabled": True, "webset_id": webset_of}
+
+
+def test_only_the_monitors_of_a_webset_are_listed(exa: StandIn) -> None:
+    """Search monitors have no webset, so there the question is refused rather than ignored."""
+    exa.add_monitor("mon_b", webset_id="webset_b")
+    operator = ExaListMonitorsOperator(task_id="list", webset_id="webset_b")
+    assert [each["id"] for each in operator.execute({})] == ["mon_b"]
+    with pytest.raises(ExaPermanentError, match="no monitor of api='search' belongs to a webset"):
+        ExaListMonitorsOperator(task_id="list", webset_id="webset_b", api="search").execute({})
+
+
+@pytest.mark.parametrize("arguments", [{"api": "serach"}, {"webset_id": "a/b"}], ids=str)
+def test_what_monitors_cannot_be_listed_by_is_refused_while_the_dag_is_parsed(
+    arguments: dict[str, Any],
+) -> None:
+    """The DAG's import error says what to write instead."""
+    with pytest.raises(ValueError, match=r"serach|a/b"):
+        ExaListMonitorsOperator(task_id="list", **arguments)
+
+
 @pytest.mark.parametrize(
     ("operator", "fields"),
     [
         (ExaListMonitorRunsOperator, {"monitor_id", "created_after", "created_before", "exa_conn_id"}),
+        (ExaListMonitorsOperator, {"webset_id", "exa_conn_id"}),
         (ExaMonitorRunSensor, {"monitor_id", "run_id", "created_after", "exa_conn_id"}),
         (ExaWaitForMonitorRunsOperator, {"monitor_ids", "runs", "created_after", "exa_conn_id"}),
     ],
