@@ -138,7 +138,8 @@ class Dialect:
 
     :param base: path of the API below the connection's base URL
     :param enabled: the status of a monitor that makes runs
-    :param websets: whether a monitor belongs to a webset
+    :param websets: whether a monitor belongs to a webset, where the items are that its runs find
+    :param output: the API's key for what a run found, where the run itself holds it
     :param keys: the API's key for each field of a :class:`MonitorRun` that may be missing
     :param statuses: the API's own words for a run's status, where they differ
     """
@@ -147,6 +148,7 @@ class Dialect:
     enabled: str
     websets: bool
     keys: Mapping[str, str]
+    output: str | None = None
     statuses: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -176,6 +178,7 @@ DIALECTS = {
             "canceled_at": "cancelledAt",
             "failed_reason": "failReason",
         },
+        output="output",
         statuses={"pending": "created", "cancelled": "canceled"},
     ),
 }

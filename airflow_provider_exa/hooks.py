@@ -28,6 +28,7 @@ from airflow_provider_exa.core import (
     dialect_of,
     is_bad_key,
 )
+from airflow_provider_exa.results import find_results
 from airflow_provider_exa.transport import Account, Sender, base_url, drive
 
 if TYPE_CHECKING:
@@ -120,6 +121,21 @@ class ExaHook(BaseHook):
     def get_monitor_run(self, monitor_id: str, run_id: str) -> MonitorRun:
         """One run of a monitor."""
         return self.call(calls.get_run(self.dialect, monitor_id, run_id))
+
+    def list_run_results(self, run: MonitorRun) -> Iterator[dict[str, Any]]:
+        """
+        What a run found, as Exa sends it: a search monitor's results, or the items of a webset.
+
+        A run of a Websets monitor does not say which items it found. They are inferred, and are those of the
+        searches of its webset that began after the run did and before the next one.
+
+        :raises ExaInputError: the run has not ended
+        """
+        results, listings = self.call(find_results(self.dialect, run))
+        yield from map(dict, results)
+        for listing in listings:
+            for page in self._pages(listing):
+                yield from map(dict, page.items)
 
     def get_monitor(self, monitor_id: str) -> Monitor:
         """One monitor."""

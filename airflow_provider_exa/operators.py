@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import conf
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, ObjectStoragePath
 
 from airflow_provider_exa.arguments import as_time, check_id, check_segment, check_time, check_words
 from airflow_provider_exa.calls import list_runs, newest_runs
@@ -93,6 +95,76 @@ class ExaListMonitorRunsOperator(BaseOperator):
             hook.get_monitor(self.monitor_id)
         self.log.info("Monitor %s: %d runs.", self.monitor_id, len(runs))
         return [run.as_dict() for run in runs]
+
+
+class ExaListMonitorRunResultsOperator(BaseOperator):
+    """
+    List what an Exa monitor run found, in Exa's own words; returns where it is, or the results themselves.
+
+    They can be large, so they are written to ``path`` as JSON Lines, one result a line, and the task returns
+    ``{"path": …, "count": …}``. Without ``path`` it returns the results as a list of dicts.
+
+    A run of a Websets monitor does not say which items it found; they are inferred, see
+    :meth:`~airflow_provider_exa.hooks.ExaHook.list_run_results`.
+
+    :param monitor_id: the monitor (templated)
+    :param run_id: the run, which must have ended (templated)
+    :param path: a file in any storage that Airflow's ``ObjectStoragePath`` knows, such as
+        ``s3://aws_default@bucket/{{ run_id }}.jsonl`` or ``file:///data/exa.jsonl``; one that is there is
+        replaced (templated)
+    :param exa_conn_id: the Airflow connection (templated)
+    :param api: which of Exa's monitor APIs the monitor belongs to
+    :raises ExaInputError: the run has not ended, or has more than 1,000 results and there is no ``path``
+    :raises ExaPermanentError: Exa refuses what is asked
+    :raises ExaTransientError: Exa cannot answer
+    """
+
+    template_fields: Sequence[str] = ("monitor_id", "run_id", "path", "exa_conn_id")
+    ui_color: str = "#e8ecff"
+
+    def __init__(
+        self,
+        *,
+        monitor_id: str,
+        run_id: str,
+        path: str | None = None,
+        exa_conn_id: str = "exa_default",
+        api: str = "websets",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_id("monitor_id", monitor_id)
+        check_id("run_id", run_id)
+        dialect_of(api)
+        self.monitor_id = monitor_id
+        self.run_id = run_id
+        self.path = path
+        self.exa_conn_id = exa_conn_id
+        self.api = api
+
+    def execute(self, context: Context) -> list[dict[str, Any]] | dict[str, Any]:
+        """List the results now, and write them as they come."""
+        # Imported when the task runs: requests costs every parse of a DAG file a fifth of a second.
+        from airflow_provider_exa.hooks import ExaHook
+
+        hook = ExaHook(self.exa_conn_id, self.api)
+        results = hook.list_run_results(hook.get_monitor_run(self.monitor_id, self.run_id))
+        if self.path is None:
+            listed = list(islice(results, MAX_LIMIT + 1))
+            if len(listed) > MAX_LIMIT:
+                raise ExaInputError(
+                    f"run {self.run_id} has more than {MAX_LIMIT} results; give a path for them"
+                )
+            self.log.info("Run %s of monitor %s: %d results.", self.run_id, self.monitor_id, len(listed))
+            return listed
+        path, count = ObjectStoragePath(self.path), 0
+        if path.protocol == "file":
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8") as file:  # type: ignore[no-untyped-call]
+            for count, result in enumerate(results, 1):  # noqa: B007 (counts them)
+                file.write(json.dumps(result, ensure_ascii=False) + "\n")
+        self.log.info("Run %s of monitor %s: %d results in %s.", self.run_id, self.monitor_id, count, path)
+        return {"path": str(path), "count": count}
 
 
 class ExaListMonitorsOperator(BaseOperator):

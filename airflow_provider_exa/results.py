@@ -1,0 +1,80 @@
+"""What a run found: the calls that list it, without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from pendulum import DateTime
+
+from airflow_provider_exa.arguments import check_segment
+from airflow_provider_exa.calls import Listing, get_monitor, get_run, list_runs, newest_runs
+from airflow_provider_exa.core import (
+    Call,
+    Dialect,
+    ExaBadAnswerError,
+    ExaInputError,
+    MonitorRun,
+    Request,
+    parse_time,
+    read,
+)
+
+Result = Mapping[str, Any]
+
+
+def find_results(dialect: Dialect, run: MonitorRun) -> Call[tuple[Sequence[Result], list[Listing[Result]]]]:
+    """
+    What a run found: results that are here, and listings of those that are not.
+
+    A search monitor's run holds its results; ``MonitorRun.raw["output"]`` has the rest of its output. That of
+    a Websets monitor names neither its search nor its items, so they are inferred: they are the items of
+    those searches of the monitor's webset that began after the run did and before the next one. Searches
+    that others made in the webset meanwhile are among them.
+
+    :raises ExaInputError: the run has not ended
+    """
+    if not run.finished:
+        raise ExaInputError(
+            f"Run {run.id} of Exa monitor {run.monitor_id} is {run.status}; it has no results yet"
+        )
+    if dialect.output:
+        if dialect.output not in run.raw:
+            run = yield from get_run(dialect, run.monitor_id, run.id)
+        return _inline(run, run.raw[dialect.output]), []
+    webset_id = (yield from get_monitor(dialect, run.monitor_id)).webset_id
+    base = f"{dialect.base}/websets/{_segment(webset_id)}"
+    request = Request(base)
+    response = yield request
+    searches: Mapping[str, DateTime] = read(request, response, _parse_searches)
+    later = yield from newest_runs(
+        list_runs(dialect, run.monitor_id),
+        10**6,
+        lambda each: each.created_at > run.created_at,
+        run.created_at,
+    )
+    until = min((each.created_at for each in later), default=None)
+    return (), [
+        Listing(f"{base}/items", dict, {"sourceId": search_id, "limit": 100})
+        for search_id, began in searches.items()
+        if began >= run.created_at and (until is None or began < until)
+    ]
+
+
+def _inline(run: MonitorRun, output: Any) -> Sequence[Result]:
+    """The results in the output of a run; a run that failed has none."""
+    results = (output or {}).get("results") or [] if isinstance(output, Mapping | None) else output
+    if not isinstance(results, list) or not all(isinstance(each, Mapping) for each in results):
+        raise ExaBadAnswerError(f"The output of run {run.id} holds no list of results: {output!r:.200}")
+    return results
+
+
+def _parse_searches(body: Mapping[str, Any]) -> dict[str, DateTime]:
+    """When each search of a webset was created, by its id."""
+    return {search["id"]: parse_time(search["createdAt"]) for search in body["searches"]}
+
+
+def _segment(webset_id: str | None) -> str:
+    check_segment("webset_id", webset_id)
+    return quote(str(webset_id), safe="")

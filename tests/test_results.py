@@ -1,0 +1,139 @@
+"""What a run found, from both of Exa's APIs, in a hook and in a DAG."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pendulum
+import pytest
+
+from airflow_provider_exa.core import DIALECTS, ExaBadAnswerError, ExaInputError, ExaPermanentError
+from airflow_provider_exa.hooks import ExaHook
+from airflow_provider_exa.operators import ExaListMonitorRunResultsOperator
+from airflow_provider_exa.standin import Fault, StandIn
+
+START = pendulum.datetime(2026, 1, 1)
+
+
+@pytest.fixture(params=list(DIALECTS))
+def api(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def found(run_id: str, count: int) -> list[dict[str, Any]]:
+    return [{"title": f"{run_id} {it}", "url": f"https://example.com/{run_id}/{it}"} for it in range(count)]
+
+
+def add_runs(exa: StandIn, *counts: int) -> None:
+    """Runs of successive days that found so many results each."""
+    for day, count in enumerate(counts):
+        run_id = f"run_{day}"
+        states = [(0, "running"), (60, "completed")]
+        created_at = START + timedelta(days=day)
+        exa.add_run(
+            "mon_a", run_id=run_id, states=states, created_at=created_at, results=found(run_id, count)
+        )
+
+
+def urls(results: Any) -> list[str]:
+    """The pages that were found, which Websets has among an item's properties."""
+    return [result.get("url") or result["properties"]["url"] for result in results]
+
+
+def results(api: str, run_id: str) -> list[dict[str, Any]]:
+    hook = ExaHook(api=api)
+    return list(hook.list_run_results(hook.get_monitor_run("mon_a", run_id)))
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest", "shuffled"])
+def test_a_run_gives_what_it_found_and_nothing_that_another_did(exa: StandIn, api: str, order: Any) -> None:
+    """Neither what earlier runs found nor what later ones did, several pages of it."""
+    exa.page_size = 1
+    exa.order = order
+    add_runs(exa, 2, 250, 3)
+    assert sorted(urls(results(api, "run_1"))) == sorted(it["url"] for it in found("run_1", 250))
+
+
+def test_a_run_that_found_nothing_or_failed_has_no_results(exa: StandIn, api: str) -> None:
+    """An empty list, not an error: a DAG goes on."""
+    add_runs(exa, 0)
+    exa.add_run("mon_a", run_id="run_failed", status="failed")
+    assert results(api, "run_0") == results(api, "run_failed") == []
+
+
+def test_a_run_that_has_not_ended_is_refused(exa: StandIn, api: str) -> None:
+    """What it has found so far is not what it found."""
+    exa.add_run("mon_a", run_id="run_1", status="running")
+    with pytest.raises(ExaInputError, match="run_1 of Exa monitor mon_a is running; it has no results yet"):
+        results(api, "run_1")
+
+
+@pytest.mark.parametrize("output", [{"results": 5}, {"results": [1]}, [1], "text"], ids=str)
+def test_an_output_that_cannot_be_read_is_quoted(exa: StandIn, output: Any) -> None:
+    """Exa adds to its answers without notice."""
+    exa.add_run("mon_a", run_id="run_1")
+    run = {"id": "run_1", "status": "completed", "createdAt": "2026-01-01T00:00:00Z", "output": output}
+    exa.fail(Fault(status=200, body=json.dumps(run).encode()))
+    with pytest.raises(ExaBadAnswerError, match="The output of run run_1 holds no list of results"):
+        results("search", "run_1")
+
+
+def test_a_run_whose_listing_left_out_its_output_is_asked_for(exa: StandIn) -> None:
+    """Exa's documents promise the output with one run, not in a listing."""
+    add_runs(exa, 1)
+    hook = ExaHook(api="search")
+    run = hook.get_monitor_run("mon_a", "run_0")
+    del run.raw["output"]  # type: ignore[attr-defined]
+    assert urls(hook.list_run_results(run)) == ["https://example.com/run_0/0"]
+
+
+def run_operator(**arguments: Any) -> Any:
+    operator = ExaListMonitorRunResultsOperator(task_id="results", monitor_id="mon_a", **arguments)
+    return json.loads(json.dumps(operator.execute({})))
+
+
+def test_results_are_written_to_a_file_and_told_by_path_and_count(
+    exa: StandIn, api: str, tmp_path: Path
+) -> None:
+    """One result a line, in a folder that is made; a second try replaces what the first left."""
+    add_runs(exa, 120)
+    path = tmp_path / "new folder" / "run_0.jsonl"
+    for _ in range(2):
+        told = run_operator(run_id="run_0", api=api, path=f"file://{path}")
+        assert told == {"path": f"file://{path}", "count": 120}
+    lines = path.read_text().splitlines()
+    assert sorted(urls(map(json.loads, lines))) == sorted(it["url"] for it in found("run_0", 120))
+
+
+def test_no_results_make_an_empty_file(exa: StandIn, tmp_path: Path) -> None:
+    """What reads it next finds it."""
+    exa.add_run("mon_a", run_id="run_1", status="failed")
+    assert run_operator(run_id="run_1", api="search", path=f"file://{tmp_path}/it.jsonl")["count"] == 0
+    assert (tmp_path / "it.jsonl").read_text() == ""
+
+
+def test_results_are_returned_where_there_is_no_path(exa: StandIn, api: str) -> None:
+    """Small ones may go to XCom; more than a thousand are refused."""
+    add_runs(exa, 2)
+    assert urls(run_operator(run_id="run_0", api=api)) == urls(found("run_0", 2))
+    exa.add_run("mon_a", run_id="run_big", created_at=START + timedelta(days=9), results=found("big", 1001))
+    with pytest.raises(ExaInputError, match="more than 1000 results; give a path"):
+        run_operator(run_id="run_big", api=api)
+
+
+def test_an_unknown_run_is_an_error(exa: StandIn, api: str) -> None:
+    """In Exa's own words."""
+    with pytest.raises(ExaPermanentError, match="was answered 404"):
+        run_operator(run_id="run_x", api=api)
+
+
+@pytest.mark.parametrize("arguments", [{"run_id": ""}, {"run_id": "a?b"}, {"api": "serach"}], ids=str)
+def test_bad_arguments_are_refused_while_the_dag_is_parsed(arguments: dict[str, Any]) -> None:
+    """The DAG's import error says what to write instead."""
+    with pytest.raises(ValueError, match=r"run_id|serach"):
+        ExaListMonitorRunResultsOperator(
+            task_id="results", **{"monitor_id": "mon_a", "run_id": "run_1", **arguments}
+        )
