@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,18 @@ def standin() -> Iterator[StandIn]:
 
 
 @pytest.fixture(scope="session")
-def airflow(standin: StandIn) -> Iterator[RealAirflow]:
-    env = {"AIRFLOW_CONN_EXA_DEFAULT": standin.connection(), "EXA_MONITOR_ID": "e2e_sample"}
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the sample DAG puts what runs found: files, and a database."""
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="session")
+def airflow(standin: StandIn, results: Path) -> Iterator[RealAirflow]:
+    env = {
+        "AIRFLOW_CONN_EXA_DEFAULT": standin.connection(),
+        "AIRFLOW_CONN_EXA_RESULTS_DB": json.dumps({"conn_type": "sqlite", "host": f"{results}/exa.db"}),
+        "EXA_MONITOR_ID": "e2e_sample",
+        "EXA_RESULTS": f"file://{results}/files",
+    }
     with RealAirflow([ROOT / "dags", Path(__file__).parent / "dags"], env) as running:
         yield running

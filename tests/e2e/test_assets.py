@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
 from collections import Counter
+from contextlib import closing
+from pathlib import Path
 
 from airflow_provider_exa.standin import StandIn
 from tests.e2e.real_airflow import RealAirflow
@@ -39,10 +42,13 @@ def consumed(airflow: RealAirflow, dag_id: str) -> Counter[str]:
     )
 
 
-def test_the_samples_start_when_a_run_has_ended(airflow: RealAirflow, standin: StandIn) -> None:
-    """One processes completed runs, the other raises the alarm for failed ones; history starts neither."""
+def test_the_samples_start_when_a_run_has_ended(
+    airflow: RealAirflow, standin: StandIn, results: Path
+) -> None:
+    """Completed runs are processed and what they found is loaded; failed ones raise the alarm."""
     until(lambda: watched(airflow, "e2e_sample") == 2)
-    good = standin.add_run("e2e_sample", states=[(0, "running"), (1, "completed")])
+    found = [{"title": f"Page {it}", "url": f"https://example.com/{it}"} for it in range(3)]
+    good = standin.add_run("e2e_sample", states=[(0, "running"), (1, "completed")], results=found)
     bad = standin.add_run("e2e_sample", status="failed", failed_reason="no luck")
     until(lambda: started(airflow, "exa_on_completed_run") and started(airflow, "exa_on_failed_run"), 120)
     (dag_run,) = started(airflow, "exa_on_completed_run")
@@ -51,6 +57,10 @@ def test_the_samples_start_when_a_run_has_ended(airflow: RealAirflow, standin: S
         "runs_to_load": "success",
         "load[0]": "success",
     }
+    until(lambda: started(airflow, "exa_load_results"))
+    with closing(sqlite3.connect(results / "exa.db")) as database:
+        rows = database.execute("SELECT run_id, url FROM exa_results ORDER BY url").fetchall()
+    assert rows == [(good, page["url"]) for page in found]
     (dag_run,) = started(airflow, "exa_on_failed_run")
     (line,) = airflow.xcom("exa_on_failed_run", dag_run, "alert")
     assert line.startswith(f"Run {bad} of monitor e2e_sample failed at 20")
