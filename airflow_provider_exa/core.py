@@ -138,16 +138,16 @@ class Dialect:
 
     :param base: path of the API below the connection's base URL
     :param enabled: the status of a monitor that makes runs
+    :param keys: the API's key for each field of a :class:`MonitorRun` that may be missing
     :param websets: whether a monitor belongs to a webset, where the items are that its runs find
     :param output: the API's key for what a run found, where the run itself holds it
-    :param keys: the API's key for each field of a :class:`MonitorRun` that may be missing
     :param statuses: the API's own words for a run's status, where they differ
     """
 
     base: str
     enabled: str
-    websets: bool
     keys: Mapping[str, str]
+    websets: bool = False
     output: str | None = None
     statuses: Mapping[str, str] = field(default_factory=dict)
 
@@ -158,7 +158,6 @@ DIALECTS = {
     "websets": Dialect(
         base="/websets/v0",
         enabled="enabled",
-        websets=True,
         keys={
             "updated_at": "updatedAt",
             "completed_at": "completedAt",
@@ -166,11 +165,11 @@ DIALECTS = {
             "canceled_at": "canceledAt",
             "failed_reason": "failedReason",
         },
+        websets=True,
     ),
     "search": Dialect(
         base="",
         enabled="active",
-        websets=False,
         keys={
             "updated_at": "updatedAt",
             "completed_at": "completedAt",
