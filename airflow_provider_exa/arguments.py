@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
@@ -53,6 +54,16 @@ def check_words(what: str, values: object, known: Sequence[str]) -> tuple[str, .
     if unknown := [value for value in values if value not in known]:
         raise ExaInputError(f"{what} has {unknown[0]!r}, which is not one of {', '.join(map(repr, known))}")
     return tuple(values)
+
+
+def check_seconds(what: str, value: object) -> None:
+    """
+    Refuse what cannot be an interval.
+
+    :raises ExaInputError: it is no number, or not above 0
+    """
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ExaInputError(f"{what}={value!r} is not a number of seconds above 0")
 
 
 def check_time(what: str, value: Any) -> None:

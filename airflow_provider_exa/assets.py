@@ -9,7 +9,7 @@ from typing import Any, TypedDict, cast
 
 from airflow.sdk import Asset, AssetWatcher
 
-from airflow_provider_exa.arguments import as_time, check_id, check_words, is_template
+from airflow_provider_exa.arguments import as_time, check_id, check_seconds, check_words, is_template
 from airflow_provider_exa.core import FINISHED, ExaInputError, dialect_of
 from airflow_provider_exa.triggers import ExaMonitorRunEventTrigger
 
@@ -68,12 +68,12 @@ def monitor_runs(
     if not chosen:
         raise ExaInputError(f"statuses is empty; give one or more of {', '.join(map(repr, FINISHED))}")
     dialect_of(api)
-    if not poll_interval > 0:
-        raise ExaInputError(f"poll_interval={poll_interval!r} must be a number of seconds above 0")
+    check_seconds("poll_interval", poll_interval)
     moment = "now" if start == "now" else as_time("start", start).to_iso8601_string()
     ordered = [status for status in FINISHED if status in chosen]
     if name is None:
-        name = "/".join([api, monitor_id, "-".join(ordered), exa_conn_id, f"{poll_interval:g}s", moment])
+        seconds = str(float(poll_interval)).removesuffix(".0") + "s"
+        name = "/".join([api, monitor_id, "-".join(ordered), exa_conn_id, seconds, moment])
     trigger = ExaMonitorRunEventTrigger(
         asset_name=name,
         monitor_id=monitor_id,

@@ -13,7 +13,14 @@ import pendulum
 from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import BaseOperator, ObjectStoragePath
 
-from airflow_provider_exa.arguments import as_time, check_id, check_segment, check_time, check_words
+from airflow_provider_exa.arguments import (
+    as_time,
+    check_id,
+    check_seconds,
+    check_segment,
+    check_time,
+    check_words,
+)
 from airflow_provider_exa.calls import list_runs, newest_runs
 from airflow_provider_exa.core import STATUSES, ExaInputError, MonitorRun, dialect_of
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
@@ -262,8 +269,7 @@ class ExaWaitForMonitorRunsOperator(BaseOperator):
         check_words("fail_on", fail_on, FAIL_ON)
         if wait_for not in ("all", "any") and not (isinstance(wait_for, int) and wait_for >= 1):
             raise ExaInputError(f"wait_for={wait_for!r} is not 'all', 'any' or a number of runs")
-        if poll_interval <= 0:
-            raise ExaInputError(f"poll_interval={poll_interval!r} is not a number of seconds above 0")
+        check_seconds("poll_interval", poll_interval)
         dialect_of(api)
         self.monitor_ids = monitor_ids
         self.runs = runs

@@ -1,22 +1,21 @@
 """
 The shared poller: all who wait on a monitor in one event loop share one poll.
 
-A :class:`Line` is a connection's session and pace, a :class:`Watch` is one monitor's loop of polls, a
-:class:`Waiter` is one wait for a run, and a :class:`Feed` is an asset. Lines and watches begin with their
-first waiter or feed and end with their last.
+A :class:`Line` is a connection's session and pace, a :class:`Watch` is one monitor's loop of polls, and a
+:class:`Waiter` is one wait; whatever else a :class:`Watcher` is can take part. Lines and watches begin with
+their first watcher and end with their last.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import random
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pendulum
 from tenacity import AsyncRetrying
@@ -31,14 +30,10 @@ from airflow_provider_exa.core import (
     Response,
     dialect_of,
     is_bad_key,
-    warn_once,
 )
-from airflow_provider_exa.cursor import Cursor
 from airflow_provider_exa.hooks import aread_account
 from airflow_provider_exa.transport import MAX_RETRY_AFTER, Account, Sender, adrive, retry_policy
-from airflow_provider_exa.waits import SAY_AGAIN, AllSince, Found, Progress, RunChoice, Sight, look
-
-log = logging.getLogger(__name__)
+from airflow_provider_exa.waits import SAY_AGAIN, Choice, Progress, RunChoice, Sight, look
 
 T = TypeVar("T")
 
@@ -50,12 +45,6 @@ PACE = 18
 SECOND = 1.05
 #: How many seconds the first poll of a monitor may be put off, so that a restart is no burst.
 JITTER = 2.0
-#: What the seconds between polls for an asset double up to while Exa cannot answer, and what they are while
-#: the key is bad or the monitor unknown.
-TROUBLED = 60.0
-SLOW = 600.0
-#: How many runs that have left the newest pages a poll for an asset asks for by their ids.
-OLD_RUNS = 10
 #: How long a connection is left alone after a 429 that does not say it.
 PAUSE = 5.0
 
@@ -146,6 +135,25 @@ class Line:
             self._sender.close()
 
 
+class Watcher(Protocol):
+    """
+    Who takes part in the polls of a monitor.
+
+    :param choice: what to look for
+    :param interval: seconds between polls; the shortest of all watchers counts
+    :param told: whether a look has been taken in, so that the monitor is known
+    """
+
+    interval: float
+    told: bool
+
+    @property
+    def choice(self) -> Choice: ...
+
+    def tell(self, sight: Sight, monitor: Monitor | None = None) -> None:
+        """Take in what a poll showed."""
+
+
 class Waiter:
     """
     One wait for one run.
@@ -181,57 +189,6 @@ class Waiter:
                 return
 
 
-class Feed:
-    """
-    All the runs of one monitor, look by look, for a cursor; it never ends and is not stopped by trouble.
-
-    :param cursor: takes in what each look shows
-    :param statuses: how the runs must have ended that the cursor is to report
-    :param interval: seconds between polls; after a permanent error they are :data:`SLOW`
-    :param name: whose feed it is, for the log of the triggerer
-    """
-
-    def __init__(self, cursor: Cursor, statuses: Collection[str], interval: float, name: str) -> None:
-        self.cursor = cursor
-        self.interval = interval
-        self.told = False
-        self._statuses = statuses
-        self._usual = interval
-        self._name = name
-        self._looked = asyncio.Event()
-        self._crash: Exception | None = None
-
-    @property
-    def choice(self) -> AllSince:
-        """What the next look is for; of many old runs that have not ended, it asks for some."""
-        old = sorted(self.cursor.open - self.cursor.due.keys())
-        return AllSince(self.cursor.frontier, frozenset(random.sample(old, min(len(old), OLD_RUNS))))
-
-    def tell(self, sight: Sight, monitor: Monitor | None = None) -> None:
-        """Take in what a poll showed."""
-        if isinstance(sight, Found):
-            self.told, self.interval = True, self._usual
-            self.cursor.see(sight.runs, self._statuses, pendulum.now("UTC"), complete=sight.complete)
-            if not sight.complete:
-                warn_once(f"Exa does not list all runs that {self._name} asks for; some may go unreported.")
-        elif isinstance(sight, ExaTransientError):
-            self.interval = max(self._usual, min(self.interval * 2, TROUBLED))
-            log.warning("%s: %s It is asked again.", self._name, sight)
-        elif isinstance(sight, ExaError):
-            self.interval = max(self._usual, SLOW)
-            log.error("%s: %s It is asked again in %d seconds.", self._name, sight, self.interval)
-        elif isinstance(sight, Exception):
-            self._crash = sight
-        self._looked.set()
-
-    async def looked(self) -> None:
-        """Return after the next look; raises what the poll crashed with."""
-        await self._looked.wait()
-        self._looked.clear()
-        if self._crash:
-            raise self._crash
-
-
 async def _set_or_after(event: asyncio.Event, seconds: float) -> None:
     """Return when the event is set, or after so many seconds, and clear it; ``wait_for`` makes a task."""
     timer = asyncio.get_running_loop().call_later(seconds, event.set)
@@ -251,7 +208,7 @@ class Watch:
 
     def __init__(self, line: Line, api: str, monitor_id: str) -> None:
         self.line = line
-        self.waiters: set[Waiter | Feed] = set()
+        self.waiters: set[Watcher] = set()
         self.joined = asyncio.Event()
         self._dialect = dialect_of(api)
         self._monitor_id = monitor_id
@@ -300,7 +257,7 @@ _watches: dict[tuple[asyncio.AbstractEventLoop, str, str, str], Watch] = {}
 
 
 @contextmanager
-def watched(waiter: Waiter | Feed, conn_id: str, api: str, monitor_id: str) -> Iterator[None]:
+def watched(waiter: Watcher, conn_id: str, api: str, monitor_id: str) -> Iterator[None]:
     """Let a waiter take part in the polls of a monitor."""
     loop = asyncio.get_running_loop()
     key = (loop, conn_id, api, monitor_id)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import random
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 
 import pendulum
@@ -14,9 +15,10 @@ from airflow.sdk import Variable
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
 from airflow_provider_exa.arguments import as_time
-from airflow_provider_exa.core import MonitorRun
+from airflow_provider_exa.core import ExaError, ExaTransientError, Monitor, MonitorRun, warn_once
 from airflow_provider_exa.cursor import Cursor
 from airflow_provider_exa.triggers import ExaMonitorRunEventTrigger, import_polling
+from airflow_provider_exa.waits import AllSince, Found, Sight
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +28,65 @@ APART = 10.0
 #: Seconds after which an event that Airflow calls stored is one: where the asset's trigger has just been
 #: taken away it is not, and the stream is ended meanwhile.
 SETTLED = 0.3
+#: What the seconds between polls double up to while Exa cannot answer, and what they are while the key is bad
+#: or the monitor unknown.
+TROUBLED = 60.0
+SLOW = 600.0
+#: How many runs that have left the newest pages a poll asks for by their ids.
+OLD_RUNS = 10
 #: Seconds until a Variable that cannot be read or written is tried again, and until a crash is raised.
 AGAIN = 30.0
+
+
+class Feed:
+    """
+    Takes part in the polls of a monitor for a cursor; it never ends and is not stopped by trouble.
+
+    :param cursor: takes in what each look shows
+    :param statuses: how the runs must have ended that the cursor is to report
+    :param interval: seconds between polls; after a permanent error they are :data:`SLOW`
+    :param name: whose feed it is, for the log of the triggerer
+    """
+
+    def __init__(self, cursor: Cursor, statuses: Collection[str], interval: float, name: str) -> None:
+        self.cursor = cursor
+        self.interval = interval
+        self.told = False
+        self._statuses = statuses
+        self._usual = interval
+        self._name = name
+        self._looked = asyncio.Event()
+        self._crash: Exception | None = None
+
+    @property
+    def choice(self) -> AllSince:
+        """What the next look is for; of many old runs that have not ended, it asks for some."""
+        old = sorted(self.cursor.open - self.cursor.due.keys())
+        return AllSince(self.cursor.frontier, frozenset(random.sample(old, min(len(old), OLD_RUNS))))
+
+    def tell(self, sight: Sight, monitor: Monitor | None = None) -> None:
+        """Take in what a poll showed."""
+        if isinstance(sight, Found):
+            self.told, self.interval = True, self._usual
+            self.cursor.see(sight.runs, self._statuses, pendulum.now("UTC"), complete=sight.complete)
+            if not sight.complete:
+                warn_once(f"Exa does not list all runs that {self._name} asks for; some may go unreported.")
+        elif isinstance(sight, ExaTransientError):
+            self.interval = max(self._usual, min(self.interval * 2, TROUBLED))
+            log.warning("%s: %s It is asked again.", self._name, sight)
+        elif isinstance(sight, ExaError):
+            self.interval = max(self._usual, SLOW)
+            log.error("%s: %s It is asked again in %d seconds.", self._name, sight, self.interval)
+        elif isinstance(sight, Exception):
+            self._crash = sight
+        self._looked.set()
+
+    async def looked(self) -> None:
+        """Return after the next look; raises what the poll crashed with."""
+        await self._looked.wait()
+        self._looked.clear()
+        if self._crash:
+            raise self._crash
 
 
 class RunStream(SharedStreamProducer):
@@ -54,7 +113,7 @@ class RunStream(SharedStreamProducer):
         polling = await import_polling()
         try:
             self._cursor = await self._load()
-            feed = polling.Feed(self._cursor, trigger.statuses, trigger.poll_interval, trigger.asset_name)
+            feed = Feed(self._cursor, trigger.statuses, trigger.poll_interval, trigger.asset_name)
             with polling.watched(feed, trigger.exa_conn_id, trigger.api, trigger.monitor_id):
                 while True:
                     await feed.looked()
@@ -140,8 +199,12 @@ class RunStream(SharedStreamProducer):
 
 
 def variable_of(asset_name: str) -> str:
-    """The key of the Airflow Variable with an asset's cursor: its name, as far as a key can hold that."""
-    key = re.sub(r"[^\w.:/-]", "_", asset_name, flags=re.ASCII)[:180]
+    """
+    The key of the Airflow Variable with an asset's cursor: its name, as far as a key can hold that.
+
+    Airflow asks for it by a URL, in which a segment must not begin with a dot.
+    """
+    key = re.sub(r"[^\w.:/-]|(?<![^/])\.", "_", asset_name, flags=re.ASCII)[:180]
     if key != asset_name:
         key += "-" + hashlib.sha256(asset_name.encode()).hexdigest()[:8]
     return f"exa_cursor/{key}"

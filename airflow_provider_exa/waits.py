@@ -117,12 +117,13 @@ class Found:
     complete: bool
 
 
+Choice = RunChoice | AllSince
 #: What a look shows of one choice: its run, None while it is not there, or why it cannot be asked for.
 Sight = MonitorRun | Found | Exception | None
 
 
 def look(
-    dialect: Dialect, monitor_id: str, choices: Collection[RunChoice | AllSince], *, first: bool = False
+    dialect: Dialect, monitor_id: str, choices: Collection[Choice], *, first: bool = False
 ) -> Call[tuple[dict[RunChoice | AllSince, Sight], Monitor | None]]:
     """
     What there is of several settled choices, with as few requests as it takes.
@@ -157,7 +158,7 @@ def look(
 
 
 def _list_for(
-    dialect: Dialect, monitor_id: str, choices: Collection[RunChoice | AllSince]
+    dialect: Dialect, monitor_id: str, choices: Collection[Choice]
 ) -> Call[tuple[dict[str, MonitorRun], ExaPermanentError | None]]:
     """
     The runs that choices by time are among; where there are none, of the first page.

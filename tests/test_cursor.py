@@ -1,0 +1,494 @@
+"""What an asset reports of a monitor's runs: each that ends as wanted, whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pendulum
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from pendulum import DateTime
+
+from airflow_provider_exa import cursor as cursors
+from airflow_provider_exa.core import FINISHED, ExaInputError, MonitorRun
+from airflow_provider_exa.cursor import BEGINNING, Cursor
+
+WANTED = ("completed", "failed")
+START = pendulum.datetime(2026, 1, 1)
+OLD_RUNS = 10
+
+
+def run(run_id: str, status: str, created_at: DateTime, ended_at: DateTime | None = None) -> MonitorRun:
+    """A run as Exa would show it."""
+    ends = {f"{end}_at": ended_at if status == end else None for end in FINISHED}
+    return MonitorRun(
+        id=run_id,
+        monitor_id="mon_a",
+        status=status,
+        type="search",
+        created_at=created_at,
+        updated_at=ended_at,
+        failed_reason=None,
+        raw={},
+        **ends,
+    )
+
+
+def done(number: int, created_at: DateTime) -> MonitorRun:
+    """A run that was completed as soon as it was created."""
+    return run(f"run_{number:04}", "completed", created_at, created_at)
+
+
+def ids(runs: Iterable[MonitorRun]) -> list[str]:
+    return [each.id for each in runs]
+
+
+def restarted(cursor: Cursor) -> Cursor:
+    """What goes on after a kill: the cursor as it was kept."""
+    return Cursor.from_json(cursor.as_json())
+
+
+@dataclass
+class Entry:
+    """
+    A run in the model of Exa.
+
+    :param hidden: how many more looks do not show it
+    :param promised: whether it was shown, or stayed within what the frontier never passes
+    """
+
+    id: str
+    created_at: DateTime
+    status: str
+    ended_at: DateTime | None = None
+    hidden: int = 0
+    promised: bool = True
+
+    def shown(self) -> MonitorRun:
+        return run(self.id, self.status, self.created_at, self.ended_at)
+
+
+class ExaAndAirflow(RuleBasedStateMachine):
+    """Exa makes runs, looks show them, events are stored or lost, and the triggerer is killed at times."""
+
+    @initialize(before=st.lists(st.sampled_from(["running", "completed", "failed", "canceled"]), max_size=3))
+    def begin(self, before: list[str]) -> None:
+        """There is some history, and a first cursor is kept."""
+        self.now = START.subtract(hours=2)
+        self.runs: dict[str, Entry] = {}
+        self.bound = BEGINNING
+        self.stored: Counter[str] = Counter()
+        self.confirmed: set[str] = set()
+        self.under_way: list[str] = []
+        self.is_stored = False
+        for status in before:
+            self.add(self.now, status)
+            self.now = self.now.add(minutes=1)
+        self.now = START
+        self.cursor = Cursor(START)
+        self.kept = self.cursor.as_json()
+        self.kept_confirmed: set[str] = set()
+
+    # --- Exa ---
+
+    def add(self, created_at: DateTime, status: str, hidden: int = 0) -> None:
+        run_id = f"run_{len(self.runs):04}"
+        ended_at = self.now if status in FINISHED else None
+        promised = created_at >= self.bound
+        self.runs[run_id] = Entry(run_id, created_at, status, ended_at, hidden, promised)
+
+    @rule(step=st.sampled_from([1, 30_000, 20 * 60_000, 61 * 60_000, 5 * 3_600_000]))
+    def time_passes(self, step: int) -> None:
+        """Milliseconds, minutes or hours."""
+        self.now = self.now + timedelta(milliseconds=step)
+
+    @rule(
+        status=st.sampled_from(["created", "running", *FINISHED, "unknown"]),
+        count=st.integers(1, 3),
+        skew=st.sampled_from([0, 0, 0, -1, -30_000, 30_000, -45 * 60_000, -2 * 3_600_000]),
+        hidden=st.sampled_from([0, 0, 1, 3]),
+    )
+    def runs_are_created(self, status: str, count: int, skew: int, hidden: int) -> None:
+        """Several have the same time; some are created in the past or the future, or are listed late."""
+        for _ in range(count):
+            self.add(self.now + timedelta(milliseconds=skew), status, hidden)
+
+    @rule(step=st.sampled_from([0, 1, 1000, 10 * 60_000]), status=st.sampled_from(["running", "completed"]))
+    def many_come_and_go(self, step: int, status: str) -> None:
+        """Enough to push older runs off the newest ones."""
+        for _ in range(cursors.KEPT_RUNS + 2):
+            self.now = self.now + timedelta(milliseconds=step)
+            self.add(self.now, status)
+
+    @precondition(lambda self: any(each.status not in FINISHED for each in self.runs.values()))
+    @rule(
+        which=st.randoms(use_true_random=False),
+        status=st.sampled_from(["running", "unknown", *FINISHED, "completed"]),
+        all_of_them=st.booleans(),
+    )
+    def runs_move(self, which: random.Random, status: str, all_of_them: bool) -> None:
+        """In any order, so that old ones end after newer ones."""
+        going_on = [each for each in self.runs.values() if each.status not in FINISHED]
+        for each in going_on if all_of_them else [which.choice(going_on)]:
+            each.status = status
+            each.ended_at = self.now if status in FINISHED else None
+
+    # --- the triggerer ---
+
+    @rule(chance=st.randoms(use_true_random=False), complete=st.sampled_from([True, True, True, False]))
+    def look(self, chance: random.Random, complete: bool) -> None:
+        """A listing down to the frontier, or a part of one, and some of the old open runs by id."""
+        visible = [each for each in self.runs.values() if not each.hidden]
+        listed = [each for each in visible if each.created_at >= self.cursor.frontier]
+        older = [each for each in visible if each.created_at < self.cursor.frontier]
+        listed += chance.sample(older, min(len(older), chance.randint(0, 3)))  # its last page may show some
+        if not complete:
+            listed = [each for each in listed if chance.random() < 0.5]
+        old = sorted(self.cursor.open - self.cursor.due.keys() - {each.id for each in listed})
+        listed += [self.runs[each] for each in chance.sample(old, min(len(old), OLD_RUNS))]
+        chance.shuffle(listed)
+        self.take_in(listed, complete=complete)
+
+    def take_in(self, shown: list[Entry], *, complete: bool) -> None:
+        """One look, and what Exa promises after it."""
+        visible = [each.created_at for each in self.runs.values() if not each.hidden]
+        self.cursor.see([each.shown() for each in shown], WANTED, self.now, complete=complete)
+        if complete:
+            self.pass_by(visible)
+        for each in self.runs.values():
+            each.hidden = max(0, each.hidden - 1)
+
+    def pass_by(self, times: list[DateTime]) -> None:
+        """What is hidden is promised only among the newest runs and in the time before the newest."""
+        if len(times) > cursors.KEPT_RUNS:
+            times = sorted(times)
+            last = min(times[-1], self.now) - cursors.KEPT_TIME
+            self.bound = max(self.bound, min(times[-cursors.KEPT_RUNS], last))
+        for each in self.runs.values():
+            each.promised = each.promised and (not each.hidden or each.created_at >= self.bound)
+
+    @precondition(lambda self: not self.under_way)
+    @rule(most=st.sampled_from([1, 2, 1000]))
+    def event_is_sent(self, most: int) -> None:
+        """One at a time, with what has ended as wanted since the start and nothing else."""
+        batch = self.cursor.batch()
+        assert len(batch) <= cursors.MOST
+        assert batch == sorted(batch, key=lambda each: (each.created_at, each.id))
+        for each in batch:
+            assert each.status in WANTED
+            assert each.ended_at >= START
+        self.under_way, self.is_stored = ids(batch[:most]), False
+
+    @precondition(lambda self: self.under_way and not self.is_stored)
+    @rule()
+    def event_is_stored(self) -> None:
+        """Nothing that was confirmed before is in it."""
+        assert not self.confirmed & set(self.under_way)
+        self.stored.update(self.under_way)
+        self.is_stored = True
+
+    @precondition(lambda self: self.under_way and not self.is_stored)
+    @rule()
+    def event_is_lost(self) -> None:
+        """The stream is told that it was not stored."""
+        self.under_way = []
+
+    @precondition(lambda self: self.under_way and self.is_stored)
+    @rule()
+    def event_is_confirmed(self) -> None:
+        """The stream is told that it was stored."""
+        self.cursor.confirm(self.under_way)
+        self.confirmed |= set(self.under_way)
+        self.under_way = []
+
+    @rule()
+    def cursor_is_kept(self) -> None:
+        """The kept frontier never goes back, and a text makes the cursor that made it."""
+        text = self.cursor.as_json()
+        again = Cursor.from_json(text)
+        assert again.as_json() == text
+        assert (again.start, again.open, again.reported) == (
+            self.cursor.start,
+            self.cursor.open,
+            self.cursor.reported,
+        )
+        assert Cursor.from_json(self.kept).frontier <= again.frontier <= self.cursor.frontier
+        self.kept, self.kept_confirmed = text, set(self.confirmed)
+
+    @rule()
+    def triggerer_is_killed(self) -> None:
+        """What was confirmed since the cursor was kept may come again; what was before may not."""
+        self.cursor = Cursor.from_json(self.kept)
+        self.confirmed = set(self.kept_confirmed)
+        self.under_way = []
+
+    @invariant()
+    def a_run_comes_twice_only_after_an_accident(self) -> None:
+        """What is confirmed is due no more."""
+        assert not self.confirmed & self.cursor.due.keys()
+
+    def teardown(self) -> None:
+        """Exa stands still and looks go on: nothing that is promised is missing."""
+        if not hasattr(self, "kept"):
+            return
+        if self.is_stored and self.under_way:
+            self.event_is_confirmed()
+        self.under_way = []
+        while True:
+            settled = not any(each.hidden for each in self.runs.values())
+            shown = [each for each in self.runs.values() if not each.hidden]
+            self.take_in(shown, complete=True)
+            self.event_is_sent(1000)
+            if self.under_way:
+                self.event_is_stored()
+                self.event_is_confirmed()
+            elif settled:
+                break
+            self.cursor_is_kept()
+        promised = {
+            each.id
+            for each in self.runs.values()
+            if each.promised and each.status in WANTED and each.ended_at and each.ended_at >= START
+        }
+        assert promised <= self.stored.keys(), promised - self.stored.keys()
+
+
+@pytest.mark.parametrize(("kept_runs", "most", "examples"), [(3, 4, 150), (20, 100, 50)])
+def test_nothing_is_lost_whatever_happens(
+    monkeypatch: pytest.MonkeyPatch, kept_runs: int, most: int, examples: int
+) -> None:
+    """With the package's own limits, and with smaller ones, which a few runs reach."""
+    monkeypatch.setattr(cursors, "KEPT_RUNS", kept_runs)
+    monkeypatch.setattr(cursors, "MOST", most)
+    run_state_machine_as_test(
+        ExaAndAirflow,
+        settings=settings(
+            derandomize=True, deadline=None, max_examples=examples, stateful_step_count=40, database=None
+        ),
+    )
+
+
+def test_history_is_skipped_but_not_what_was_open_at_the_start() -> None:
+    """A run counts by when it ended, not by when it was created."""
+    cursor = Cursor(START)
+    before = START.subtract(days=1)
+    runs = [
+        run("history", "completed", before, START.subtract(seconds=1)),
+        run("at_the_start", "completed", before, START),
+        run("still_open", "running", before),
+        run("after", "completed", before, START.add(seconds=1)),
+    ]
+    cursor.see(runs, WANTED, START)
+    assert ids(cursor.batch()) == ["after", "at_the_start"]
+    assert cursor.open == {"still_open"}
+
+
+@pytest.mark.parametrize("status", ["canceled", "running", "created", "paused_by_exa"])
+def test_only_what_ended_as_wanted_is_reported(status: str) -> None:
+    """Another end is not, and a word that Exa adds is no end."""
+    cursor = Cursor(START)
+    cursor.see([run("run_1", status, START, START.add(seconds=1))], WANTED, START.add(hours=1))
+    assert cursor.batch() == []
+
+
+def test_an_event_has_a_hundred_runs_at_most_and_begins_with_the_oldest() -> None:
+    """The rest follows in the next ones, runs of one moment in the order of their ids."""
+    cursor = Cursor(START)
+    runs = [done(number, START.add(seconds=number // 7)) for number in range(250)]
+    cursor.see(reversed(runs), WANTED, START.add(days=1))
+    sizes = []
+    seen: list[str] = []
+    while batch := cursor.batch():
+        sizes.append(len(batch))
+        seen += ids(batch)
+        cursor.confirm(ids(batch))
+    assert sizes == [100, 100, 50]
+    assert seen == ids(runs)
+
+
+def test_a_run_is_due_until_its_event_is_stored() -> None:
+    """Asking for the batch settles nothing; confirming does, once and for all, also after a restart."""
+    cursor = Cursor(START)
+    looks = [done(1, START.add(seconds=1))]
+    cursor.see(looks, WANTED, START.add(minutes=1))
+    for each in (cursor, restarted(cursor)):
+        each.see(looks, WANTED, START.add(minutes=2))
+        assert ids(each.batch()) == ids(each.batch()) == ["run_0001"]
+    cursor.confirm(["run_0001"])
+    for each in (cursor, restarted(cursor)):
+        each.see(looks, WANTED, START.add(minutes=3))
+        assert each.batch() == []
+
+
+def test_the_kept_frontier_waits_for_what_is_due() -> None:
+    """A triggerer that is killed before the event is stored makes the next one see its runs again."""
+    cursor = Cursor(START)
+    runs = [done(number, START.add(hours=number)) for number in range(50)]
+    now = START.add(hours=60)
+    cursor.see(runs, WANTED, now)
+    assert cursor.frontier > runs[20].created_at
+    assert restarted(cursor).frontier <= runs[0].created_at
+    cursor.confirm(ids(runs[:10]))
+    again = restarted(cursor)
+    assert runs[9].created_at < again.frontier <= runs[10].created_at
+    again.see(runs, WANTED, now)
+    assert ids(again.batch()) == ids(runs[10:])
+
+
+def test_what_is_stored_stays_known_while_an_older_run_is_due() -> None:
+    """The kept frontier waits for that one, so whoever goes on sees the newer ones again."""
+    cursor = Cursor(START)
+    newer = [done(number, START.add(hours=1)) for number in range(3)]
+    cursor.see(newer, WANTED, START.add(hours=1))
+    cursor.confirm(ids(newer))
+    late = done(50, START)
+    many = [done(number, START.add(hours=number)) for number in range(100, 150)]
+    cursor.see([late, *newer, *many], WANTED, START.add(days=9))
+    cursor.confirm(ids(many))
+    cursor = restarted(cursor)
+    cursor.see([late, *newer, *many], WANTED, START.add(days=9))
+    assert ids(cursor.batch()) == ["run_0050"]
+
+
+@pytest.mark.parametrize("status", ["running", "created", "paused_by_exa"])
+def test_a_slow_run_is_reported_however_many_newer_ones_have_ended(status: str) -> None:
+    """It stays open behind the frontier, through restarts, until the event with it is stored."""
+    cursor = Cursor(START)
+    slow = run("slow", status, START)
+    newer = [done(number, START.add(hours=number)) for number in range(1, 60)]
+    now = START.add(days=3)
+    cursor.see([slow, *newer], WANTED, now)
+    cursor.confirm(ids(newer))
+    assert cursor.frontier > slow.created_at
+    cursor = restarted(cursor)
+    assert cursor.open == {"slow"}
+    ended = run("slow", "failed", START, now)
+    cursor.see([*newer[-20:], ended], WANTED, now)
+    assert ids(cursor.batch()) == ["slow"]
+    cursor = restarted(cursor)
+    cursor.see([*newer[-20:], ended], WANTED, now)
+    assert ids(cursor.batch()) == ["slow"]
+    cursor.confirm(["slow"])
+    assert not cursor.open
+    cursor.see([*newer[-20:], ended], WANTED, now)
+    assert cursor.batch() == []
+
+
+@pytest.mark.parametrize("step", [timedelta(seconds=1), timedelta(hours=2)], ids=["a burst", "a slow pace"])
+def test_what_exa_lists_late_is_still_reported(step: timedelta) -> None:
+    """Where it was created within an hour before the newest run, or is among the twenty newest."""
+    cursor = Cursor(START)
+    runs = [done(number, START + number * step) for number in range(100)]
+    now = runs[-1].created_at
+    late = [
+        each
+        for each in runs[:-1]
+        if each.created_at >= now - timedelta(hours=1) or each.created_at >= runs[-19].created_at
+    ]
+    missed = late[0]
+    cursor.see([each for each in runs if each is not missed], WANTED, now)
+    while batch := cursor.batch():
+        cursor.confirm(ids(batch))
+    cursor = restarted(cursor)
+    cursor.see(runs, WANTED, now)
+    assert ids(cursor.batch()) == [missed.id]
+
+
+def test_a_run_from_the_future_does_not_take_the_frontier_with_it() -> None:
+    """A clock of Exa's that is wrong for once costs none of the runs that follow."""
+    cursor = Cursor(START)
+    now = START.add(days=1)
+    cursor.see([done(number, START.add(years=9)) for number in range(30)], WANTED, now)
+    cursor.confirm(cursor.due.copy())
+    cursor.see([done(99, now)], WANTED, now)
+    assert ids(cursor.batch()) == ["run_0099"]
+
+
+def test_the_frontier_passes_nothing_that_a_look_may_have_left_out() -> None:
+    """Where Exa cut the listing short, it stays, and what was shown is reported all the same."""
+    cursor = Cursor(START)
+    runs = [done(number, START.add(hours=number)) for number in range(60)]
+    cursor.see(runs[30:], WANTED, START.add(days=9), complete=False)
+    assert cursor.frontier == BEGINNING
+    cursor.confirm(ids(cursor.batch()))
+    cursor.see(runs, WANTED, START.add(days=9))
+    assert ids(cursor.batch()) == ids(runs[:30])
+
+
+def test_the_frontier_never_goes_back() -> None:
+    """Neither where this host's clock is set back nor where Exa's newest runs are gone."""
+    cursor = Cursor(START)
+    runs = [done(number, START.add(hours=number)) for number in range(60)]
+    cursor.see(runs, WANTED, START.add(days=9))
+    cursor.confirm(ids(runs))
+    passed = cursor.frontier
+    assert passed > runs[30].created_at
+    cursor.see(runs, WANTED, START)
+    cursor.see(runs[:-15], WANTED, START.add(days=9))
+    assert cursor.frontier == restarted(cursor).frontier == passed
+
+
+def test_what_is_kept_does_not_grow_for_ever() -> None:
+    """Reported runs are forgotten once the frontier has passed them."""
+    cursor = Cursor(START)
+    runs = [done(number, START.add(hours=number)) for number in range(1000)]
+    for end in range(50, 1001, 50):
+        cursor.see(runs[:end], WANTED, runs[end - 1].created_at)
+        while batch := cursor.batch():
+            cursor.confirm(ids(batch))
+    assert len(cursor.reported) <= cursors.KEPT_RUNS
+    assert len(cursor.as_json()) < 2500
+
+
+def test_the_kept_text_can_be_read_by_a_person() -> None:
+    """It is a JSON object with times in ISO 8601."""
+    cursor = Cursor(START)
+    cursor.see([done(1, START.add(seconds=1)), run("run_2", "running", START)], WANTED, START.add(minutes=1))
+    cursor.confirm(["run_0001"])
+    assert json.loads(cursor.as_json()) == {
+        "start": "2026-01-01T00:00:00+00:00",
+        "frontier": "1970-01-01T00:00:00+00:00",
+        "open": ["run_2"],
+        "reported": {"run_0001": "2026-01-01T00:00:01+00:00"},
+    }
+
+
+GOOD = json.loads(Cursor(START).as_json())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "rubbish",
+        "null",
+        "[]",
+        '"text"',
+        "{}",
+        json.dumps({**GOOD, "start": "yesterday"}),
+        json.dumps({**GOOD, "frontier": None}),
+        json.dumps({**GOOD, "open": 7}),
+        json.dumps({**GOOD, "open": [["run_1"]]}),
+        json.dumps({**GOOD, "reported": ["run_1"]}),
+        json.dumps({**GOOD, "reported": {"run_1": 7}}),
+    ],
+)
+def test_a_text_that_is_no_cursor_is_refused_with_what_it_says(text: str) -> None:
+    """Whoever edited it finds the words again."""
+    with pytest.raises(ExaInputError, match="it is no cursor") as caught:
+        Cursor.from_json(text)
+    assert text[:200] in str(caught.value)
