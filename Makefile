@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test demo e2e-many bench bench-quick
+.PHONY: test demo e2e-many chaos bench bench-quick
 
 .venv/.done: constraints.txt pyproject.toml setup.cfg
 	$(PYTHON) -m venv .venv
@@ -22,6 +22,10 @@ demo: .venv/.done
 # 200 deferred sensors on 5 monitors, and a triggerer that is killed twice; about five minutes.
 e2e-many: .venv/.done
 	E2E_MONITORS=5 E2E_EACH=40 $(BIN)/python -m pytest tests/e2e/test_deferred.py -k triggerer_dies
+
+# A real Airflow, disturbed 45 times, 30 of them by a kill of its triggerer; about half an hour.
+chaos: .venv/.done
+	$(BIN)/python -m tests.e2e.chaos
 
 # The package beside its peers, which are installed for nothing else; about ten minutes.
 .venv-bench/.done: constraints.txt pyproject.toml setup.cfg

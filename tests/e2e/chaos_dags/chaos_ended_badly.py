@@ -1,0 +1,18 @@
+"""Starts when a run of one of the monitors has failed or was canceled."""
+
+from __future__ import annotations
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, AssetAny
+
+from airflow_provider_exa.assets import monitor_runs
+
+MONITORS = ("chaos_a", "chaos_b", "chaos_c")
+BADLY = ("failed", "canceled")
+
+with DAG(
+    "chaos_ended_badly",
+    schedule=AssetAny(*(monitor_runs(monitor, statuses=BADLY, poll_interval=2) for monitor in MONITORS)),
+    max_active_runs=1000,
+):
+    EmptyOperator(task_id="done")
