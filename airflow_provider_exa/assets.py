@@ -68,6 +68,8 @@ def monitor_runs(
     if not chosen:
         raise ExaInputError(f"statuses is empty; give one or more of {', '.join(map(repr, FINISHED))}")
     dialect_of(api)
+    if not isinstance(exa_conn_id, str) or not exa_conn_id:
+        raise ExaInputError(f"exa_conn_id={exa_conn_id!r} is not the id of an Airflow connection")
     check_seconds("poll_interval", poll_interval)
     moment = "now" if start == "now" else as_time("start", start).to_iso8601_string()
     ordered = [status for status in FINISHED if status in chosen]
@@ -92,10 +94,11 @@ def finished_runs(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[
 
     :param triggering_asset_events: as a task gets it by that name; events of other assets are left out
     """
-    payloads = [event.extra.get("payload") for events in triggering_asset_events.values() for event in events]
+    events = [event for each in triggering_asset_events.values() for event in each]
+    payloads = [event.extra.get("payload") for event in events if event.extra]
     runs: dict[tuple[str, str, str], FinishedRun] = {}
     for payload in payloads:
-        if isinstance(payload, Mapping) and "exa_conn_id" in payload:
+        if isinstance(payload, Mapping) and payload.keys() >= {"api", "exa_conn_id", "runs"}:
             for run in payload["runs"]:
                 source = {"api": payload["api"], "exa_conn_id": payload["exa_conn_id"]}
                 whole = cast(FinishedRun, {**source, **run})

@@ -185,7 +185,7 @@ DIALECTS = {
 
 def dialect_of(api: str) -> Dialect:
     """The row of :data:`DIALECTS` for an ``api=`` argument."""
-    if api not in DIALECTS:
+    if not isinstance(api, str) or api not in DIALECTS:
         raise ExaInputError(f"api={api!r} is not one of {', '.join(map(repr, DIALECTS))}")
     return DIALECTS[api]
 

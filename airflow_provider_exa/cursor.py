@@ -68,7 +68,9 @@ class Cursor:
             if not run.finished:
                 self.open.add(run.id)
                 continue
-            if run.status in statuses and run.ended_at >= self.start:
+            # Exa's clock and the one of start may differ, so what was seen open has not ended before it.
+            is_new = run.ended_at >= self.start or (run.id in self.open and now >= self.start)
+            if run.status in statuses and is_new:
                 self.due[run.id] = run
                 if run.created_at < self.frontier:
                     continue  # stays open until it is confirmed
@@ -116,8 +118,14 @@ class Cursor:
             return cls(
                 parse_time(kept["start"]),
                 parse_time(kept["frontier"]),
-                set(kept["open"]),
-                {str(run_id): parse_time(time) for run_id, time in kept["reported"].items()},
+                set(_ids(kept["open"])),
+                {run_id: parse_time(time) for run_id, time in kept["reported"].items()},
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ExaInputError(f"it is no cursor ({type(error).__name__}: {error}): {text:.200}") from None
+
+
+def _ids(values: object) -> list[str]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"'open' is {values!r:.100}")
+    return values

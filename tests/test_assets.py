@@ -117,6 +117,9 @@ def test_the_name_says_what_is_asked_for() -> None:
         ({"monitor_id": "mon_a "}, "monitor_id 'mon_a '"),
         ({"monitor_id": "{{ var.value.monitor }}"}, "template"),
         ({"exa_conn_id": "{{ var.value.connection }}"}, "template"),
+        ({"exa_conn_id": ""}, "exa_conn_id=''"),
+        ({"exa_conn_id": None}, "exa_conn_id=None"),
+        ({"api": ["websets"]}, "api="),
         ({"name": "{{ ds }}"}, "template"),
         ({"start": "{{ ds }}"}, "template"),
         ({"statuses": ()}, "statuses is empty"),
@@ -299,10 +302,12 @@ def test_a_run_says_where_it_is_from_and_how_it_ended() -> None:
         {"payload": ["exa_conn_id"]},
         {"payload": {}},
         {"payload": {"runs": [{"run_id": "of somebody else"}]}},
+        {"payload": {"exa_conn_id": "of somebody else"}},
+        None,
     ],
     ids=str,
 )
-def test_events_of_other_assets_are_left_out(foreign: dict[str, Any]) -> None:
+def test_events_of_other_assets_are_left_out(foreign: dict[str, Any] | None) -> None:
     """A DAG may be scheduled on those, too."""
     events = {"other": [Event(foreign)], "exa": [event(ONE), Event(foreign)]}
     assert [run["run_id"] for run in finished_runs(events)] == ["run_1"]

@@ -297,6 +297,16 @@ def test_history_is_skipped_but_not_what_was_open_at_the_start() -> None:
     assert cursor.open == {"still_open"}
 
 
+def test_what_was_seen_open_is_no_history_whatever_the_clocks_say() -> None:
+    """The triggerer's clock may be ahead of Exa's; a start in the future is meant, though."""
+    before, ended = START.subtract(days=1), START.subtract(seconds=30)
+    for now, reported in ((START.add(seconds=5), ["run_1"]), (START.subtract(seconds=5), [])):
+        cursor = Cursor(START)
+        cursor.see([run("run_1", "running", before)], WANTED, now)
+        cursor.see([run("run_1", "completed", before, ended)], WANTED, now)
+        assert ids(cursor.batch()) == reported
+
+
 @pytest.mark.parametrize("status", ["canceled", "running", "created", "paused_by_exa"])
 def test_only_what_ended_as_wanted_is_reported(status: str) -> None:
     """Another end is not, and a word that Exa adds is no end."""
@@ -483,6 +493,8 @@ GOOD = json.loads(Cursor(START).as_json())
         json.dumps({**GOOD, "frontier": None}),
         json.dumps({**GOOD, "open": 7}),
         json.dumps({**GOOD, "open": [["run_1"]]}),
+        json.dumps({**GOOD, "open": [1, "run_1"]}),
+        json.dumps({**GOOD, "open": "run_1"}),
         json.dumps({**GOOD, "reported": ["run_1"]}),
         json.dumps({**GOOD, "reported": {"run_1": 7}}),
     ],

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections import Counter
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from airflow_provider_exa.standin import StandIn
@@ -48,8 +49,13 @@ def test_the_samples_start_when_a_run_has_ended(
     """Completed runs are processed and what they found is loaded; failed ones raise the alarm."""
     until(lambda: watched(airflow, "e2e_sample") == 2)
     found = [{"title": f"Page {it}", "url": f"https://example.com/{it}"} for it in range(3)]
+    bad = standin.add_run(
+        "e2e_sample",
+        states=[(0, "running"), (61, "failed")],
+        created_at=datetime.now(UTC) - timedelta(minutes=1),
+        failed_reason="no luck",
+    )
     good = standin.add_run("e2e_sample", states=[(0, "running"), (1, "completed")], results=found)
-    bad = standin.add_run("e2e_sample", status="failed", failed_reason="no luck")
     until(lambda: started(airflow, "exa_on_completed_run") and started(airflow, "exa_on_failed_run"), 120)
     (dag_run,) = started(airflow, "exa_on_completed_run")
     assert airflow.xcom("exa_on_completed_run", dag_run, "load", 0)["id"] == good
