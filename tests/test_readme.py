@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from airflow.sdk import DAG
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
-def test_the_first_dag_of_the_readme_is_a_dag() -> None:
-    """A new user pastes it into the DAG folder."""
-    code = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)[0]
+@pytest.mark.parametrize(
+    ("name", "tasks"), [("after_exa", ["wait_for_run", "load"]), ("on_completed_run", ["load"])]
+)
+def test_the_dags_of_the_readme_are_dags(name: str, tasks: list[str]) -> None:
+    """A new user pastes one into the DAG folder."""
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    (code,) = (block for block in blocks if f"def {name}()" in block)
     names: dict[str, object] = {"__name__": "pasted"}
-    exec(compile(code.replace("\nafter_exa()\n", "\ndag_made = after_exa()\n"), "README.md", "exec"), names)  # noqa: S102 (our own README)
+    exec(compile(code.replace(f"\n{name}()\n", f"\ndag_made = {name}()\n"), "README.md", "exec"), names)  # noqa: S102 (our own README)
     dag = names["dag_made"]
     assert isinstance(dag, DAG)
-    assert [task.task_id for task in dag.topological_sort()] == ["wait_for_run", "load"]
+    assert [task.task_id for task in dag.topological_sort()] == tasks
