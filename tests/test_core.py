@@ -17,19 +17,6 @@ from airflow_provider_exa.core import DIALECTS, Dialect, ExaInputError, MonitorR
 SAMPLES = Path(__file__).parents[2] / "shared" / "exa" / "samples"
 RUN = {"id": "run_1", "status": "completed", "createdAt": "2026-01-31T06:00:00.000Z"}
 SIX = pendulum.datetime(2026, 1, 31, 6)
-#: The other API's words, as its documents have them.
-SEARCH = Dialect(
-    base="",
-    enabled="active",
-    keys={
-        "updated_at": "updatedAt",
-        "completed_at": "completedAt",
-        "failed_at": "failedAt",
-        "canceled_at": "cancelledAt",
-        "failed_reason": "failReason",
-    },
-    statuses={"pending": "created", "cancelled": "canceled"},
-)
 
 
 def parse(dialect: Dialect = DIALECTS["websets"], **fields: Any) -> MonitorRun:
@@ -56,9 +43,9 @@ def sample(name: str) -> Any:
         (DIALECTS["websets"], "completed", "completed", True),
         (DIALECTS["websets"], "failed", "failed", True),
         (DIALECTS["websets"], "canceled", "canceled", True),
-        (SEARCH, "pending", "created", False),
-        (SEARCH, "cancelled", "canceled", True),
-        (SEARCH, "completed", "completed", True),
+        (DIALECTS["search"], "pending", "created", False),
+        (DIALECTS["search"], "cancelled", "canceled", True),
+        (DIALECTS["search"], "completed", "completed", True),
     ],
 )
 def test_a_status_is_told_in_the_words_of_websets(
@@ -141,7 +128,7 @@ def test_a_run_as_a_dict_is_json_without_what_exa_sent() -> None:
         ),
         (
             "doc_search_monitor_run.json",
-            SEARCH,
+            DIALECTS["search"],
             ("run_xyz789", "mon_abc123", "completed", None, "2026-03-17T09:00:45+00:00", None),
         ),
     ],
