@@ -124,7 +124,7 @@ Sight = MonitorRun | Found | Exception | None
 
 def look(
     dialect: Dialect, monitor_id: str, choices: Collection[Choice], *, first: bool = False
-) -> Call[tuple[dict[RunChoice | AllSince, Sight], Monitor | None]]:
+) -> Call[tuple[dict[Choice, Sight], Monitor | None]]:
     """
     What there is of several settled choices, with as few requests as it takes.
 
@@ -142,15 +142,14 @@ def look(
     if by_time or feeds or len(by_id) > 1:
         runs, cut = yield from _list_for(dialect, monitor_id, [*by_time, *feeds])
     ordered = sorted(runs.values(), key=age)
-    sights: dict[RunChoice | AllSince, Sight] = {choice: cut or choice.of(ordered) for choice in by_time}
-    for choice in by_id:
-        sights[choice] = runs.get(choice.run_id) or (yield from _try_run(dialect, monitor_id, choice.run_id))
-    for feed in feeds:
-        older: list[Sight] = []
-        for run_id in feed.run_ids - runs.keys():
-            older.append((yield from _try_run(dialect, monitor_id, run_id)))
-        found = [*runs.values(), *(run for run in older if isinstance(run, MonitorRun))]
-        sights[feed] = Found(found, complete=cut is None)
+    sights: dict[Choice, Sight] = {choice: cut or choice.of(ordered) for choice in by_time}
+    named = {choice.run_id for choice in by_id}.union(*(feed.run_ids for feed in feeds))
+    others: dict[str, Sight] = {}
+    for run_id in named - runs.keys():
+        others[run_id] = yield from _try_run(dialect, monitor_id, run_id)
+    sights |= {choice: runs.get(choice.run_id) or others[choice.run_id] for choice in by_id}
+    found = [*runs.values(), *(run for run in others.values() if isinstance(run, MonitorRun))]
+    sights |= {feed: Found(found, complete=cut is None) for feed in feeds}
     monitor = None
     if (first and None in sights.values()) or (feeds and not runs):
         monitor = yield from get_monitor(dialect, monitor_id)
