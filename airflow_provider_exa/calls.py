@@ -119,7 +119,7 @@ def _parse_page(listing: Listing[T], cursor: str, body: Mapping[str, Any]) -> Pa
 def list_runs(dialect: Dialect, monitor_id: str, **options: Any) -> Listing[MonitorRun]:
     """The first page of a monitor's runs; ``options`` are those of :class:`Listing`."""
     parse = functools.partial(parse_run, dialect, monitor_id)
-    return Listing(_path(dialect, monitor_id, "runs"), parse, **options)
+    return Listing(path_to(dialect, "monitor", monitor_id, "runs"), parse, **options)
 
 
 def list_monitors(dialect: Dialect, **options: Any) -> Listing[Monitor]:
@@ -140,15 +140,15 @@ def complete_to(page: Page[MonitorRun]) -> DateTime | None:
     return None
 
 
-def _path(dialect: Dialect, monitor_id: str, *rest: str) -> str:
-    """The path of a monitor, or of something below it, that no id can lead elsewhere."""
-    check_segment("monitor_id", monitor_id)
-    return "/".join((dialect.base, "monitors", *(quote(each, safe="") for each in (monitor_id, *rest))))
+def path_to(dialect: Dialect, what: str, id_: str | None, *rest: str) -> str:
+    """The path of a ``monitor`` or ``webset``, or of something below it, that no id can lead elsewhere."""
+    check_segment(f"{what}_id", id_)
+    return "/".join((dialect.base, f"{what}s", *(quote(each, safe="") for each in (str(id_), *rest))))
 
 
 def get_monitor(dialect: Dialect, monitor_id: str) -> Call[Monitor]:
     """One monitor; an unknown one is a 404, while its runs list as empty."""
-    request = Request(_path(dialect, monitor_id))
+    request = Request(path_to(dialect, "monitor", monitor_id))
     response = yield request
     return read(request, response, functools.partial(parse_monitor, dialect))
 
@@ -156,7 +156,7 @@ def get_monitor(dialect: Dialect, monitor_id: str) -> Call[Monitor]:
 def get_run(dialect: Dialect, monitor_id: str, run_id: str) -> Call[MonitorRun]:
     """One run of a monitor."""
     check_segment("run_id", run_id)
-    request = Request(_path(dialect, monitor_id, "runs", run_id))
+    request = Request(path_to(dialect, "monitor", monitor_id, "runs", run_id))
     response = yield request
     return read(request, response, functools.partial(parse_run, dialect, monitor_id))
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from pendulum import DateTime
 
-from airflow_provider_exa.arguments import check_segment
-from airflow_provider_exa.calls import Listing, get_monitor, get_run, list_runs, newest_runs
+from airflow_provider_exa.calls import Listing, get_monitor, get_run, list_runs, newest_runs, path_to
 from airflow_provider_exa.core import (
     Call,
     Dialect,
@@ -44,8 +42,7 @@ def find_results(dialect: Dialect, run: MonitorRun) -> Call[tuple[Sequence[Resul
             run = yield from get_run(dialect, run.monitor_id, run.id)
         return _inline(run, run.raw[dialect.output]), []
     webset_id = (yield from get_monitor(dialect, run.monitor_id)).webset_id
-    base = f"{dialect.base}/websets/{_segment(webset_id)}"
-    request = Request(base)
+    request = Request(path_to(dialect, "webset", webset_id))
     response = yield request
     searches: Mapping[str, DateTime] = read(request, response, _parse_searches)
     later = yield from newest_runs(
@@ -56,7 +53,7 @@ def find_results(dialect: Dialect, run: MonitorRun) -> Call[tuple[Sequence[Resul
     )
     until = min((each.created_at for each in later), default=None)
     return (), [
-        Listing(f"{base}/items", dict, {"sourceId": search_id, "limit": 100})
+        Listing(path_to(dialect, "webset", webset_id, "items"), dict, {"sourceId": search_id, "limit": 100})
         for search_id, began in searches.items()
         if began >= run.created_at and (until is None or began < until)
     ]
@@ -73,8 +70,3 @@ def _inline(run: MonitorRun, output: Any) -> Sequence[Result]:
 def _parse_searches(body: Mapping[str, Any]) -> dict[str, DateTime]:
     """When each search of a webset was created, by its id."""
     return {search["id"]: parse_time(search["createdAt"]) for search in body["searches"]}
-
-
-def _segment(webset_id: str | None) -> str:
-    check_segment("webset_id", webset_id)
-    return quote(str(webset_id), safe="")

@@ -166,9 +166,9 @@ class RunStream(SharedStreamProducer):
                 if text := await asyncio.to_thread(_read, self._variable):
                     self._kept = text
                     return Cursor.from_json(text)
-                self._cursor = Cursor(_moment(self._trigger.start))
-                await self._write(self._cursor.as_json())
-                return self._cursor
+                cursor = Cursor(_moment(self._trigger.start))
+                await self._write(cursor.as_json())
+                return cursor
             except Exception as error:
                 log.error(
                     "The asset %s is not watched: its cursor, the Airflow Variable %r, cannot be read "
