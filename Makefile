@@ -1,6 +1,8 @@
 # make test: everything that has to hold. make demo: the branching sample DAG in a real Airflow.
 
 PYTHON ?= python3
+# Which of Exa's APIs demo and chaos ask: websets or search.
+API ?= websets
 BIN := .venv/bin
 
 .PHONY: test demo e2e-many chaos bench bench-quick
@@ -17,7 +19,7 @@ test: .venv/.done
 	$(BIN)/python -m pytest
 
 demo: .venv/.done
-	$(BIN)/python -m tests.e2e.demo
+	EXA_API='$(API)' $(BIN)/python -m tests.e2e.demo
 
 # 200 deferred sensors on 5 monitors, and a triggerer that is killed twice; about five minutes.
 e2e-many: .venv/.done
@@ -25,7 +27,7 @@ e2e-many: .venv/.done
 
 # A real Airflow, disturbed 45 times, 30 of them by a kill of its triggerer; about half an hour.
 chaos: .venv/.done
-	$(BIN)/python -m tests.e2e.chaos
+	$(BIN)/python -m tests.e2e.chaos --api '$(API)'
 
 # The package beside its peers, which are installed for nothing else; about ten minutes.
 .venv-bench/.done: constraints.txt pyproject.toml setup.cfg

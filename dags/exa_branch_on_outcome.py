@@ -11,12 +11,15 @@ Because the run is chosen by a time, clearing `wait_for_run` finds the same run 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pendulum
 from airflow.sdk import Param, dag, task
 
 from airflow_provider_exa.sensors import ExaMonitorRunSensor
+
+API = os.environ.get("EXA_API", "websets")
 
 
 @dag(
@@ -39,6 +42,7 @@ def exa_branch_on_outcome() -> None:
     wait_for_run = ExaMonitorRunSensor(
         task_id="wait_for_run",
         monitor_id="{{ params.monitor_id }}",
+        api=API,
         created_after="{{ params.created_after or dag_run.run_after }}",
         fail_on=(),
         deferrable=True,

@@ -7,6 +7,7 @@ monitor which share of them completed and how long a run takes.
 
 from __future__ import annotations
 
+import os
 from statistics import median
 from typing import Any
 
@@ -14,6 +15,8 @@ import pendulum
 from airflow.sdk import Param, dag, task
 
 from airflow_provider_exa.operators import ExaListMonitorRunsOperator
+
+API = os.environ.get("EXA_API", "websets")
 
 
 @dag(
@@ -33,6 +36,7 @@ def exa_monitor_report() -> None:
 
     runs = ExaListMonitorRunsOperator.partial(
         task_id="list_runs",
+        api=API,
         statuses=("completed", "failed", "canceled"),
         created_after="{{ dag_run.run_after - macros.timedelta(days=30) }}",
         limit=50,

@@ -1,6 +1,7 @@
 """Disturbs a real Airflow whose DAGs start when monitor runs finish, and counts what becomes of each run.
 
-    python -m tests.e2e.chaos [--rounds N] [--seed S] [--only ROUND] [--broken-for SECONDS] [--keep]
+    python -m tests.e2e.chaos [--api {websets,search}] [--rounds N] [--seed S] [--only ROUND ...]
+        [--broken-for SECONDS] [--undisturbed RUNS] [--keep]
 
 A run is *lost* if it is in no asset event, *stranded* if it is in one that started no DAG run of its
 consumer, and *doubled* if it is in several. A stranded one is excused if Airflow had no way to queue its
@@ -30,7 +31,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from airflow_provider_exa.standin import Fault, StandIn
-from tests.e2e.real_airflow import COMPONENTS, RealAirflow
+from tests.e2e.real_airflow import APIS, COMPONENTS, RealAirflow
 
 DAGS = Path(__file__).parent / "chaos_dags"
 MONITORS = ("chaos_a", "chaos_b", "chaos_c")
@@ -292,7 +293,7 @@ class Chaos:
         deadline = time.monotonic() + seconds
         while not ready():
             if time.monotonic() > deadline:
-                tails = [self.airflow._tail(name) for name in self.airflow._processes]
+                tails = [self.airflow.tail(name) for name in COMPONENTS]
                 raise TimeoutError("\n".join([f"Waited {seconds} seconds for {what}.", *tails]))
             time.sleep(0.2)
 
@@ -302,24 +303,14 @@ class Chaos:
         yield
         self.outages.append(Outage(consumer, since, datetime.now(UTC)))
 
-    def start(self, name: str) -> None:
-        """Start a component, under its name or as ``triggerer-2``, and wait until it beats."""
-        component = name.removesuffix("-2")
-        job, since = f"{component.title()}Job", sql_time(datetime.now(UTC))
-        self.airflow._launch(name, COMPONENTS[component])
-        sql = (
-            "SELECT count(*) FROM job WHERE job_type = ? AND start_date > ? AND latest_heartbeat > start_date"
-        )
-        self.wait(lambda: self.number(sql, job, since), f"{name} to be up")
-
     def check(self) -> None:
         """Start the triggerer anew if it has ended by itself, as one may that was stopped; no other may."""
         for name in COMPONENTS:
-            if self.airflow._processes[name].poll() is not None:
+            if self.airflow.has_ended(name):
                 if name != "triggerer":
-                    raise RuntimeError(f"{name} has ended by itself.\n{self.airflow._tail(name)}")
+                    raise RuntimeError(f"{name} has ended by itself.\n{self.airflow.tail(name)}")
                 self.airflow.kill(name)
-                self.start(name)
+                self.airflow.start(name)
 
     def schedulable(self, consumer: str) -> bool:
         sql = "SELECT is_paused OR is_stale OR has_import_errors FROM dag WHERE dag_id = ?"
@@ -351,10 +342,6 @@ def moment(text: str) -> datetime:
     """A time as SQLite stores it for Airflow: without a zone, which is UTC."""
     at = datetime.fromisoformat(text)
     return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def sql_time(at: datetime) -> str:
-    return at.replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def reported(extra: str) -> tuple[str, ...]:
@@ -419,7 +406,7 @@ def kill_triggerer(chaos: Chaos, rng: Random) -> None:
         time.sleep(then)
     chaos.airflow.kill("triggerer")
     time.sleep(gap)
-    chaos.start("triggerer")
+    chaos.airflow.start("triggerer")
 
 
 def kill_scheduler(chaos: Chaos, rng: Random) -> None:
@@ -427,7 +414,7 @@ def kill_scheduler(chaos: Chaos, rng: Random) -> None:
     with chaos.outage():
         chaos.airflow.kill("scheduler")
         time.sleep(rng.uniform(1, 12))
-        chaos.start("scheduler")
+        chaos.airflow.start("scheduler")
 
 
 def break_api(chaos: Chaos, rng: Random) -> None:
@@ -449,7 +436,7 @@ def break_api(chaos: Chaos, rng: Random) -> None:
 
 def stop_one_of_two(chaos: Chaos, rng: Random) -> None:
     """Stop the triggerer until a second one has taken its triggers, continue it, and end the second."""
-    chaos.start("triggerer-2")
+    chaos.airflow.start("triggerer-2")
     time.sleep(rng.uniform(0, 3))
     chaos.airflow.kill("triggerer", signal.SIGSTOP)
     time.sleep(rng.uniform(8, 15))
@@ -591,7 +578,8 @@ def run(
     rounds: int = 45,
     seed: int = 1,
     *,
-    only: int | None = None,
+    api: str = "websets",
+    only: Collection[int] = (),
     broken_for: float = 120,
     undisturbed: int = 20,
     keep: bool = False,
@@ -599,7 +587,8 @@ def run(
 ) -> Report:
     """Run a chaos test.
 
-    :param only: the number of the only round to run, from 1 on; it is the same as among the others.
+    :param api: which of Exa's APIs is asked.
+    :param only: the numbers of the only rounds to run, from 1 on; each is the same as among all.
     :param broken_for: for how many seconds a DAG's file is broken or away.
     :param undisturbed: how many runs finish before the first round, to measure latencies.
     :param keep: whether to leave Airflow's folder behind.
@@ -608,7 +597,7 @@ def run(
     with StandIn() as exa, tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         remember(exa, Random(seed), rounds)  # noqa: S311
         dags = shutil.copytree(DAGS, Path(folder) / "dags", ignore=shutil.ignore_patterns("__pycache__"))
-        env = {"AIRFLOW_CONN_EXA_DEFAULT": exa.connection(), **SETTINGS}
+        env = {"AIRFLOW_CONN_EXA_DEFAULT": exa.connection(), "EXA_API": api, **SETTINGS}
         with RealAirflow(dags, env, dag_processor=True, keep=keep, say=say) as airflow:
             chaos = Chaos(airflow, exa, dags, broken_for)
             assets = len(WANTED) * len(MONITORS)
@@ -618,7 +607,7 @@ def run(
             chaos.learn_consumers()
             latencies = warm_up(chaos, undisturbed)
             for number, kind in enumerate(kinds_of(rounds, seed), 1):
-                if only in (None, number):
+                if not only or number in only:
                     disturb(chaos, number, kind, Random(seed * 1000 + number))  # noqa: S311
                     say(progress(chaos))
             chaos.overdue.clear()
@@ -655,9 +644,12 @@ def report(chaos: Chaos, latencies: list[tuple[float, float]]) -> Report:
 
 def main(args: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.chaos", description=__doc__.splitlines()[0])
+    parser.add_argument("--api", choices=APIS, default="websets", help="which of Exa's APIs is asked")
     parser.add_argument("--rounds", type=int, default=45)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", type=int, metavar="ROUND", help="run only this round of them")
+    parser.add_argument(
+        "--only", type=int, nargs="+", default=(), metavar="ROUND", help="run only these rounds of them"
+    )
     parser.add_argument(
         "--broken-for", type=float, default=120, metavar="SECONDS", help="how long a file is broken"
     )

@@ -1,8 +1,8 @@
 """The demo: a DAG takes one way when a monitor run completed and another when it failed, in a real Airflow.
 
 The monitors are those of a stand-in for Exa. With ``EXA_API_KEY`` and ``EXA_MONITOR_ID`` in the environment
-Exa itself is asked, for that monitor's first run of the last 30 days. With ``KEEP=1``, Airflow's UI stays up
-until Ctrl-C.
+Exa itself is asked, for that monitor's first run of the last 30 days. ``EXA_API`` says under which API:
+``websets`` (default) or ``search``. With ``KEEP=1``, Airflow's UI stays up until Ctrl-C.
 """
 
 import json
@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from airflow_provider_exa.standin import StandIn
-from tests.e2e.real_airflow import RealAirflow, States
+from tests.e2e.real_airflow import APIS, RealAirflow, States
 
 DAGS = Path(__file__).parents[2] / "dags"
 DAG_ID = "exa_branch_on_outcome"
@@ -24,6 +24,7 @@ TASKS = ("wait_for_run", "choose_path", "load", "alert", "join")
 WAYS = {"completed": "load", "failed": "alert", "canceled": "alert"}
 PATHS = {outcome: f"wait_for_run → choose_path → {way} → join" for outcome, way in WAYS.items()}
 KEY = os.environ.get("EXA_API_KEY", "")
+API = os.environ.get("EXA_API", "websets")
 START = time.monotonic()
 
 
@@ -43,7 +44,11 @@ def demo(connection: str, expected: Mapping[str, Collection[str]], created_after
     :param created_after: from when on to take runs (ISO 8601); None: from now on.
     """
     # Nothing is to run but what is triggered here.
-    env = {"AIRFLOW_CONN_EXA_DEFAULT": connection, "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False"}
+    env = {
+        "AIRFLOW_CONN_EXA_DEFAULT": connection,
+        "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
+        "EXA_API": API,
+    }
     with RealAirflow(DAGS, env, say=step) as airflow:
         runs = {
             monitor: airflow.trigger(DAG_ID, {"monitor_id": monitor, "created_after": created_after})
@@ -99,12 +104,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     monitor = os.environ.get("EXA_MONITOR_ID")
     try:
+        if API not in APIS:
+            raise RuntimeError(f"The API is {' or '.join(APIS)}, not {API!r}.")
         if KEY and monitor:
-            step(f"asking Exa about {monitor}")
+            step(f"asking Exa's {API} API about {monitor}")
             month_ago = datetime.now(UTC) - timedelta(days=30)
             connection = json.dumps({"conn_type": "exa", "password": KEY})
             return not demo(connection, {monitor: list(WAYS)}, month_ago.isoformat())
-        step("asking a stand-in for Exa; Exa itself is asked if EXA_API_KEY and EXA_MONITOR_ID are set")
+        step(f"asking a stand-in's {API} API; Exa itself is asked if EXA_API_KEY and EXA_MONITOR_ID are set")
         expected = {"mon_completes": ["completed"], "mon_fails": ["failed"]}
         with StandIn() as exa:
             for monitor, (outcome,) in expected.items():

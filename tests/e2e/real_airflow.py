@@ -26,6 +26,9 @@ import requests
 
 States = dict[str, str | None]
 
+#: What the stand-in speaks. To import core's DIALECTS is to import Airflow, which writes into one's home.
+APIS = ("websets", "search")
+
 SETTINGS = {
     "API__HOST": "127.0.0.1",
     "API__MAXIMUM_PAGE_LIMIT": "1000",
@@ -138,21 +141,24 @@ class RealAirflow:
             del self._processes[args[0]]
 
     def start(self, *names: str) -> None:
-        """Start components, and wait until they are up."""
-        since = datetime.now(UTC)
+        """Start components, and wait until they are up; ``triggerer-2`` is one beside ``triggerer``."""
+        since = datetime.now(UTC).isoformat()
         for name in names:
-            self._launch(name, COMPONENTS[name])
-        jobs = [name.replace("-", "_") for name in names if name != "api-server"]
+            self._launch(name, COMPONENTS[_component(name)])
+        wanted = {_component(name).title().replace("-", "") + "Job" for name in names if name != "api-server"}
 
         def up() -> bool:
             try:
-                health = self.api("GET", "monitor/health")
+                jobs = self.api("GET", "jobs", params={"start_date_gte": since})["jobs"]
             except requests.ConnectionError:
                 return False
-            beats = [health[job][f"latest_{job}_heartbeat"] for job in jobs]
-            return all(beat and datetime.fromisoformat(beat) > since for beat in beats)
+            return wanted <= {it["job_type"] for it in jobs}
 
         self._until(up, f"{', '.join(names)} to be up", 120)
+
+    def has_ended(self, name: str) -> bool:
+        """Whether a component's main process has ended by itself."""
+        return self._processes[name].poll() is not None
 
     def kill(self, name: str, sig: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to all processes of a component, and wait for their end if it is KILL.
@@ -204,16 +210,17 @@ class RealAirflow:
         while True:
             for name, process in self._processes.items():
                 status = process.poll()
-                if status or (status == 0 and name in COMPONENTS):
-                    raise RuntimeError(f"airflow {name} ended with status {status}.\n{self._tail(name)}")
+                if status or (status == 0 and _component(name) in COMPONENTS):
+                    raise RuntimeError(f"airflow {name} ended with status {status}.\n{self.tail(name)}")
             if ready():
                 return
             if time.monotonic() > deadline:
-                tails = [self._tail(name) for name in self._processes]
+                tails = [self.tail(name) for name in self._processes]
                 raise TimeoutError("\n".join([f"Waited {timeout} seconds for {what}.", evidence(), *tails]))
             time.sleep(0.25)
 
-    def _tail(self, name: str) -> str:
+    def tail(self, name: str) -> str:
+        """Return how a component's output ends."""
         return _tail(self.home / f"{name}.log")
 
     def api(self, method: str, path: str, **kwargs: Any) -> Any:
@@ -287,6 +294,10 @@ class RealAirflow:
 
     def _task_logs(self, dag_id: str, run_id: str) -> Path:
         return self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}"
+
+
+def _component(name: str) -> str:
+    return name.removesuffix("-2")
 
 
 def _free_port() -> int:
