@@ -30,6 +30,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": "Exa", "python-modules": ["airflow_provider_exa.operators"]}],
         "sensors": [{"integration-name": "Exa", "python-modules": ["airflow_provider_exa.sensors"]}],
         "triggers": [{"integration-name": "Exa", "python-modules": ["airflow_provider_exa.triggers"]}],
+        "extra-links": ["airflow_provider_exa.links.ExaWebsetLink"],
         "asset-uris": [{"schemes": ["exa"], "handler": None}],
         "connection-types": [
             {

@@ -16,6 +16,8 @@ from airflow_provider_exa.core import (
     Call,
     Dialect,
     ExaEndlessListingError,
+    ExaError,
+    ExaTransientError,
     Monitor,
     MonitorRun,
     Request,
@@ -127,6 +129,17 @@ def list_monitors(dialect: Dialect, **options: Any) -> Listing[Monitor]:
     return Listing(f"{dialect.base}/monitors", functools.partial(parse_monitor, dialect), **options)
 
 
+def list_websets(dialect: Dialect) -> Call[dict[str, str | None]]:
+    """The webset of each of the team's monitors, by its id."""
+    websets: dict[str, str | None] = {}
+    place: Listing[Monitor] | None = list_monitors(dialect, params={"limit": 200})
+    while place:
+        page = yield from fetch_page(place)
+        websets |= {monitor.id: monitor.webset_id for monitor in page.items}
+        place = page.following
+    return websets
+
+
 def age(run: MonitorRun) -> tuple[DateTime, str]:
     """What runs are sorted by: when they were created, and their id where that is the same."""
     return run.created_at, run.id
@@ -159,6 +172,46 @@ def get_run(dialect: Dialect, monitor_id: str, run_id: str) -> Call[MonitorRun]:
     request = Request(path_to(dialect, "monitor", monitor_id, "runs", run_id))
     response = yield request
     return read(request, response, functools.partial(parse_run, dialect, monitor_id))
+
+
+def attempt(call: Call[T]) -> Call[T | ExaError]:
+    """The call's result, or its error, where that does not concern all that is asked."""
+    try:
+        return (yield from call)
+    except ExaError as error:
+        return error
+
+
+def get_webset(dialect: Dialect, webset_id: str | None, parse: Callable[[Mapping[str, Any]], T]) -> Call[T]:
+    """What ``parse`` makes of a webset as Exa sends it."""
+    request = Request(path_to(dialect, "webset", webset_id))
+    response = yield request
+    return read(request, response, parse)
+
+
+def trigger_monitor(dialect: Dialect, monitor_id: str) -> Call[None]:
+    """
+    Start a run of a monitor now.
+
+    Exa answers ``{"triggered": bool}``: not which run it started.
+
+    :raises ExaTransientError: Exa started none; as it does not say why, it may do so another time
+    """
+    request = Request(path_to(dialect, "monitor", monitor_id, "trigger"), method="POST")
+    response = yield request
+    if not read(request, response, _parse_triggered):
+        monitor = yield from attempt(get_monitor(dialect, monitor_id))
+        which_is = f", which is {monitor.status}" if isinstance(monitor, Monitor) else ""
+        raise ExaTransientError(
+            f"POST {response.url} was answered 'triggered: false': Exa started no run of monitor "
+            f"{monitor_id}{which_is}, and does not say why."
+        )
+
+
+def _parse_triggered(body: Mapping[str, Any]) -> bool:
+    if not isinstance(body["triggered"], bool):
+        raise TypeError(f"'triggered' is {body['triggered']!r:.100}")
+    return body["triggered"]
 
 
 def newest_runs(

@@ -7,7 +7,7 @@ result; ``transport.py`` drives it. The errors:
 .. code-block:: text
 
     ExaError
-    ├── ExaTransientError        no answer, 408, 429, 5xx: the same request may succeed later
+    ├── ExaTransientError        no answer, 408, 429, 5xx, a run not started: it may succeed later
     │   └── ExaBadAnswerError    an answer that cannot be read; a later one may be
     └── ExaPermanentError        asking again does not help: every other status; an AirflowFailException,
         │                        so a task fails without retries
@@ -141,6 +141,7 @@ class Dialect:
     :param keys: the API's key for each field of a :class:`MonitorRun` that may be missing
     :param websets: whether a monitor belongs to a webset, where the items are that its runs find
     :param output: the API's key for what a run found, where the run itself holds it
+    :param trigger: whether a run can be started
     :param statuses: the API's own words for a run's status, where they differ
     """
 
@@ -149,6 +150,7 @@ class Dialect:
     keys: Mapping[str, str]
     websets: bool = False
     output: str | None = None
+    trigger: bool = False
     statuses: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -178,15 +180,24 @@ DIALECTS = {
             "failed_reason": "failReason",
         },
         output="output",
+        trigger=True,
         statuses={"pending": "created", "cancelled": "canceled"},
     ),
 }
 
 
-def dialect_of(api: str) -> Dialect:
-    """The row of :data:`DIALECTS` for an ``api=`` argument."""
+def dialect_of(api: str, **needed: str | None) -> Dialect:
+    """
+    The row of :data:`DIALECTS` for an ``api=`` argument.
+
+    :param needed: what, if anything, needs a field that not every API's row has, by that field
+    """
     if not isinstance(api, str) or api not in DIALECTS:
         raise ExaInputError(f"api={api!r} is not one of {', '.join(map(repr, DIALECTS))}")
+    for name, what in needed.items():
+        able = [f"api={each!r}" for each, row in DIALECTS.items() if getattr(row, name)]
+        if what and not getattr(DIALECTS[api], name):
+            raise ExaInputError(f"{what} is not possible with api={api!r}, only with {' or '.join(able)}")
     return DIALECTS[api]
 
 

@@ -122,6 +122,20 @@ class ExaHook(BaseHook):
         """One run of a monitor."""
         return self.call(calls.get_run(self.dialect, monitor_id, run_id))
 
+    def trigger_monitor(self, monitor_id: str) -> None:
+        """
+        Start a run of a search monitor now, whatever its schedule.
+
+        Exa does not say which run it started, and cancels a run of the monitor that has not ended. To start
+        one and wait for it, safe against retries and others who do so at the same time, use
+        :class:`~airflow_provider_exa.operators.ExaTriggerMonitorOperator`.
+
+        :raises ExaInputError: a Websets monitor cannot be told to run
+        :raises ExaTransientError: Exa started no run; or, where its ``repeatable`` is false, it may have
+        """
+        dialect = dialect_of(self.api, trigger="starting a run")
+        self.call(calls.trigger_monitor(dialect, monitor_id))
+
     def list_run_results(self, run: MonitorRun) -> Iterator[dict[str, Any]]:
         """
         What a run found, as Exa sends it: a search monitor's results, or the items of a webset.
@@ -155,10 +169,7 @@ class ExaHook(BaseHook):
         :param page_size: how many monitors a page has, 1 to 100
         :param max_pages: more pages than this are an error
         """
-        if webset_id and not self.dialect.websets:
-            raise ExaInputError(
-                f"webset_id={webset_id!r}: no monitor of api={self.api!r} belongs to a webset"
-            )
+        dialect_of(self.api, websets=webset_id and f"webset_id={webset_id!r}")
         params = _given(websetId=webset_id, limit=page_size)
         for page in self._pages(calls.list_monitors(self.dialect, params=params, max_pages=max_pages)):
             yield from page.items

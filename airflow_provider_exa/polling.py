@@ -13,15 +13,18 @@ import contextvars
 import random
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import pendulum
 from tenacity import AsyncRetrying
 
+from airflow_provider_exa.calls import get_monitor, list_websets
 from airflow_provider_exa.core import (
     Call,
+    Dialect,
     ExaError,
     ExaTransientError,
     Monitor,
@@ -33,7 +36,16 @@ from airflow_provider_exa.core import (
 )
 from airflow_provider_exa.hooks import aread_account
 from airflow_provider_exa.transport import MAX_RETRY_AFTER, Account, Sender, adrive, retry_policy
-from airflow_provider_exa.waits import SAY_AGAIN, Choice, Progress, RunChoice, Sight, look
+from airflow_provider_exa.waits import (
+    SAY_AGAIN,
+    Choice,
+    Progress,
+    RunChoice,
+    Sight,
+    StartedRun,
+    look,
+    run_of,
+)
 
 T = TypeVar("T")
 
@@ -57,12 +69,29 @@ class Line:
         self.watches: set[Watch] = set()
         self._sender: Sender | None = None
         self._reading = asyncio.Lock()
+        self._listing = asyncio.Lock()
+        self._websets: dict[str, str | None] | None = None
         self._turns: deque[float] = deque(maxlen=PACE)
         self._closed_until = 0.0
 
     async def call(self, call: Call[T]) -> T:
         """Run a call to its result, each request paced and repeated as the retry policy says."""
         return await adrive(call, self._send)
+
+    async def webset_of(self, dialect: Dialect, monitor_id: str) -> str | None:
+        """A monitor's webset, if Exa says it at once; the team's monitors are listed once, for all."""
+        if not dialect.websets or self._closed_until > asyncio.get_running_loop().time():
+            return None
+        async with self._listing:
+            with suppress(ExaError):
+                once = partial(self._once, await self._ready())
+                if self._websets is None:
+                    self._websets = {}
+                    self._websets = await adrive(list_websets(dialect), once)
+                if self._websets and monitor_id not in self._websets:
+                    monitor = await adrive(get_monitor(dialect, monitor_id), once)
+                    self._websets[monitor_id] = monitor.webset_id
+        return self._websets.get(monitor_id) if self._websets else None
 
     async def _send(self, request: Request) -> Response:
         sender = await self._ready()
@@ -163,7 +192,7 @@ class Waiter:
     :param max_interval: what the interval doubles up to with each poll
     """
 
-    def __init__(self, choice: RunChoice, interval: float, max_interval: float) -> None:
+    def __init__(self, choice: RunChoice | StartedRun, interval: float, max_interval: float) -> None:
         self.choice = choice
         self.interval = interval
         self.max_interval = max_interval
@@ -178,8 +207,8 @@ class Waiter:
             self._news.set()
         self.told, self.sight, self.monitor = True, sight, monitor
         self.interval = min(self.interval * 2, self.max_interval)
-        if isinstance(sight, MonitorRun) and self.choice.run_id is None:
-            self.choice = RunChoice(run_id=sight.id)
+        if (run := run_of(sight)) and isinstance(self.choice, RunChoice):
+            self.choice = self.choice.pin(run.id)
 
     async def news(self) -> None:
         """Return when there is news, or when it is time to say again how things are."""
@@ -200,7 +229,8 @@ async def _set_or_after(event: asyncio.Event, seconds: float) -> None:
 
 
 def _gist(sight: Sight) -> object:
-    return (sight.id, sight.status) if isinstance(sight, MonitorRun) else type(sight)
+    run = run_of(sight)
+    return (run.id, run.status, getattr(sight, "webset", None)) if run else type(sight)
 
 
 class Watch:
@@ -232,17 +262,21 @@ class Watch:
         waiters = {waiter: waiter.choice for waiter in self.waiters}
         choices = set(waiters.values())
         first = self._monitor is None and not all(waiter.told for waiter in waiters)
+        asked = look(self._dialect, self._monitor_id, choices, first=first, monitor=self._monitor)
         try:
-            sights, monitor = await self.line.call(
-                look(self._dialect, self._monitor_id, choices, first=first)
-            )
+            sights, self._monitor = await self.line.call(asked)
         except ExaError as error:
             for waiter in waiters:
                 waiter.tell(error)
             return
-        self._monitor = monitor or self._monitor
         for waiter, choice in waiters.items():
             waiter.tell(sights[choice], self._monitor)
+
+    async def webset_id(self) -> str | None:
+        """The monitor's webset, if it can be told."""
+        if self._monitor:
+            return self._monitor.webset_id
+        return await self.line.webset_of(self._dialect, self._monitor_id)
 
     async def _rest(self, began: float) -> None:
         """Sleep until the next poll is due, for whoever waits by then."""
@@ -257,7 +291,7 @@ _watches: dict[tuple[asyncio.AbstractEventLoop, str, str, str], Watch] = {}
 
 
 @contextmanager
-def watched(waiter: Watcher, conn_id: str, api: str, monitor_id: str) -> Iterator[None]:
+def watched(waiter: Watcher, conn_id: str, api: str, monitor_id: str) -> Iterator[Watch]:
     """Let a waiter take part in the polls of a monitor."""
     loop = asyncio.get_running_loop()
     key = (loop, conn_id, api, monitor_id)
@@ -269,7 +303,7 @@ def watched(waiter: Watcher, conn_id: str, api: str, monitor_id: str) -> Iterato
     watch.waiters.add(waiter)
     watch.joined.set()
     try:
-        yield
+        yield watch
     finally:
         watch.waiters.discard(waiter)
         if not watch.waiters:
@@ -284,7 +318,7 @@ def watched(waiter: Watcher, conn_id: str, api: str, monitor_id: str) -> Iterato
 
 async def wait_for_run(
     monitor_id: str,
-    choice: RunChoice,
+    choice: RunChoice | StartedRun,
     progress: Progress,
     *,
     conn_id: str,
@@ -292,25 +326,29 @@ async def wait_for_run(
     interval: float,
     max_interval: float,
     log: Any,
-) -> MonitorRun:
+    until_ended: bool = True,
+) -> tuple[MonitorRun, bool]:
     """
-    The run once it has ended, or, for ``pick="latest"``, once it is known which one that is.
+    The run, and whether the wait for it has ended.
 
     :param interval: seconds between polls; the shortest that anybody who waits on the monitor asks for counts
     :param max_interval: what the interval doubles up to with each poll
     :param log: where the wait's own lines go
+    :param until_ended: else the run is returned as soon as it is there
     :raises ExaError: a permanent error, or any at the first look
     """
     waiter = Waiter(choice, interval, max_interval)
-    with watched(waiter, conn_id, api, monitor_id):
+    with watched(waiter, conn_id, api, monitor_id) as watch:
         while True:
             await waiter.news()
-            run = waiter.sight
-            line = progress.saw(run, pendulum.now("UTC"), waiter.monitor)
+            sight = waiter.sight
+            line = progress.saw(sight, pendulum.now("UTC"), waiter.monitor)
             if line:
                 log.info("Waiting for %s of monitor %s: %s", choice, monitor_id, line)
-            if isinstance(run, MonitorRun) and (run.finished or choice.pick):
-                return run
+            run, ended = run_of(sight), isinstance(sight, MonitorRun) and sight.finished
+            if run and (ended or not until_ended):
+                progress.webset_id = await watch.webset_id()
+                return run, ended
 
 
 async def wait_for_runs(
@@ -324,21 +362,24 @@ async def wait_for_runs(
     The runs of several monitors as dicts, by monitor id, once enough of them have ended.
 
     :param choices: which run to wait for, by monitor id
-    :param progress: where each wait begins
+    :param progress: where each wait begins; is told the webset of the runs, if they share one
     :param enough: whether these runs that have ended are enough to decide
     :param options: those of :func:`wait_for_run`
     """
+    each = {monitor_id: replace(progress) for monitor_id in choices}
     waits = {
-        asyncio.ensure_future(wait_for_run(monitor_id, choice, replace(progress), **options)): monitor_id
+        asyncio.ensure_future(wait_for_run(monitor_id, choice, each[monitor_id], **options)): monitor_id
         for monitor_id, choice in choices.items()
     }
     ended: dict[str, dict[str, Any]] = {}
     try:
         while waits and not enough(ended.values()):
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            ended |= {waits.pop(wait): wait.result().as_dict() for wait in done}
+            ended |= {waits.pop(wait): wait.result()[0].as_dict() for wait in done}
     finally:
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
+    websets = {each[monitor_id].webset_id for monitor_id in ended}
+    progress.webset_id = websets.pop() if len(websets) == 1 else None
     return {monitor_id: ended[monitor_id] for monitor_id in choices if monitor_id in ended}

@@ -7,16 +7,22 @@ from typing import Any
 
 from pendulum import DateTime
 
-from airflow_provider_exa.calls import Listing, get_monitor, get_run, list_runs, newest_runs, path_to
+from airflow_provider_exa.calls import (
+    Listing,
+    get_monitor,
+    get_run,
+    get_webset,
+    list_runs,
+    newest_runs,
+    path_to,
+)
 from airflow_provider_exa.core import (
     Call,
     Dialect,
     ExaBadAnswerError,
     ExaInputError,
     MonitorRun,
-    Request,
     parse_time,
-    read,
 )
 
 Result = Mapping[str, Any]
@@ -42,9 +48,7 @@ def find_results(dialect: Dialect, run: MonitorRun) -> Call[tuple[Sequence[Resul
             run = yield from get_run(dialect, run.monitor_id, run.id)
         return _inline(run, run.raw[dialect.output]), []
     webset_id = (yield from get_monitor(dialect, run.monitor_id)).webset_id
-    request = Request(path_to(dialect, "webset", webset_id))
-    response = yield request
-    searches: Mapping[str, DateTime] = read(request, response, _parse_searches)
+    searches = yield from get_webset(dialect, webset_id, _parse_searches)
     later = yield from newest_runs(
         list_runs(dialect, run.monitor_id),
         10**6,

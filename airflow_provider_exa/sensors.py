@@ -15,7 +15,9 @@ from airflow.sdk import BaseSensorOperator
 from airflow.sdk.bases.sensor import PokeReturnValue
 
 from airflow_provider_exa.arguments import as_time, check_id, check_words
-from airflow_provider_exa.core import FINISHED, ExaError, ExaTransientError, Monitor, MonitorRun, dialect_of
+from airflow_provider_exa.core import ExaError, ExaTransientError, Monitor, MonitorRun, dialect_of
+from airflow_provider_exa.links import ExaWebsetLink, webset_of
+from airflow_provider_exa.state import recall, remember
 from airflow_provider_exa.triggers import ExaMonitorRunTrigger
 from airflow_provider_exa.waits import FAIL_ON, Progress, RunChoice, Sight, judge, look, received
 
@@ -45,6 +47,8 @@ class ExaMonitorRunSensor(BaseSensorOperator):
         there is none; ``"next"``: the first run created after the task first started
     :param fail_on: the outcomes that fail the task, without retries; ``()`` passes every outcome on, for a
         branch
+    :param wait_for_idle: after the run has completed, wait until its webset is idle, too, so that what it
+        found has its enrichments; search monitors have no webset
     :param exa_conn_id: the Airflow connection (templated)
     :param api: which of Exa's monitor APIs the monitor belongs to
     :param deferrable: wait in the triggerer, where all waits on a monitor share one poll; ``mode`` and
@@ -56,6 +60,9 @@ class ExaMonitorRunSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = ("monitor_id", "run_id", "created_after", "exa_conn_id")
     ui_color: str = "#e8ecff"
+    operator_extra_links = (ExaWebsetLink(),)
+    webset_id: str | None = None
+    _monitor: Monitor | None = None
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class ExaMonitorRunSensor(BaseSensorOperator):
         created_after: datetime | str | None = None,
         pick: str | None = None,
         fail_on: Collection[str] = FAIL_ON,
+        wait_for_idle: bool = False,
         exa_conn_id: str = "exa_default",
         api: str = "websets",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -74,12 +82,13 @@ class ExaMonitorRunSensor(BaseSensorOperator):
         check_id("monitor_id", monitor_id)
         RunChoice(run_id, created_after, pick).check()
         check_words("fail_on", fail_on, FAIL_ON)
-        dialect_of(api)
+        dialect_of(api, websets="wait_for_idle=True" if wait_for_idle else None)
         self.monitor_id = monitor_id
         self.run_id = run_id
         self.created_after = created_after
         self.pick = pick
         self.fail_on = fail_on
+        self.wait_for_idle = wait_for_idle
         self.exa_conn_id = exa_conn_id
         self.api = api
         self.deferrable = deferrable
@@ -89,7 +98,7 @@ class ExaMonitorRunSensor(BaseSensorOperator):
         forgets = context.get("task_state_store") is None and self.reschedule and not self.deferrable
         if forgets and self.pick == "latest":
             self.log.warning("Before Airflow 3.3, each poke of pick='latest' in reschedule mode picks anew.")
-        self._progress = recall(context)
+        self._progress = recall_progress(context)
         return super().execute(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -99,17 +108,22 @@ class ExaMonitorRunSensor(BaseSensorOperator):
 
     def _poke(self, context: Context) -> PokeReturnValue:
         progress, before = self._progress, self._progress.as_dict()
-        choice = RunChoice(self.run_id, self.created_after, self.pick).settle(progress.started_at)
+        self.webset_id = progress.webset_id
+        choice = RunChoice(self.run_id, self.created_after, self.pick, self.wait_for_idle)
+        choice = choice.settle(progress.started_at)
         if progress.run_id is not None:
-            choice = RunChoice(run_id=progress.run_id)
+            choice = choice.pin(progress.run_id)
         if self.deferrable:
-            remember(context, progress)
+            remember(context, STATE_KEY, progress.as_dict())
             self._defer(choice, progress, self.timeout)
-        sight, monitor = self._look(choice, first=not progress.looked)
-        if line := progress.saw(sight, pendulum.now("UTC"), monitor):
+        first = not progress.looked
+        sight, self._monitor = self._look(choice, first)
+        if line := progress.saw(sight, pendulum.now("UTC"), self._monitor):
             self.log.info("Waiting for %s of monitor %s: %s", choice, self.monitor_id, line)
+        if first:
+            progress.webset_id = self.webset_id = webset_of(self._hook, self._monitor or self.monitor_id)
         if progress.as_dict() != before:
-            remember(context, progress)
+            remember(context, STATE_KEY, progress.as_dict())
         if not isinstance(sight, MonitorRun) or not sight.finished:
             return PokeReturnValue(is_done=False)
         run = sight.as_dict()
@@ -124,11 +138,11 @@ class ExaMonitorRunSensor(BaseSensorOperator):
         return ExaHook(self.exa_conn_id, self.api)
 
     def _look(self, choice: RunChoice, first: bool) -> tuple[Sight, Monitor | None]:
-        asked = look(self._hook.dialect, self.monitor_id, [choice], first=first)
+        asked = look(self._hook.dialect, self.monitor_id, [choice], first=first, monitor=self._monitor)
         try:
             sights, monitor = self._hook.call(asked)
         except ExaTransientError as error:
-            return error, None
+            return error, self._monitor
         return sights[choice], monitor
 
     def _defer(self, choice: RunChoice, progress: Progress, seconds: float) -> None:
@@ -140,6 +154,7 @@ class ExaMonitorRunSensor(BaseSensorOperator):
                 run_id=choice.run_id,
                 created_after=choice.created_after and choice.created_after.isoformat(),
                 pick=choice.pick,
+                idle=choice.idle,
                 poll_interval=self.poke_interval,
                 max_poll_interval=longest if self.exponential_backoff else None,
                 exa_conn_id=self.exa_conn_id,
@@ -160,16 +175,18 @@ class ExaMonitorRunSensor(BaseSensorOperator):
 
         :param deadline: when the wait times out, in ISO 8601
         """
+        progress = recall_progress(context)
+        self.webset_id = event.get("webset_id", progress.webset_id)
         with self._reasons_told():
             run: dict[str, Any] = received(event)
             judge([run], self.fail_on)
-        if run["status"] not in FINISHED:
-            progress = replace(recall(context), looked=True, run_id=run["id"])
-            remember(context, progress)
+        if not event["ended"]:
+            progress = replace(progress, looked=True, run_id=run["id"], webset_id=self.webset_id)
+            remember(context, STATE_KEY, progress.as_dict())
             left = self.timeout
             if deadline is not None:
                 left = max(0.0, (as_time("deadline", deadline) - pendulum.now("UTC")).total_seconds())
-            self._defer(RunChoice(run_id=run["id"]), progress, left)
+            self._defer(RunChoice(run_id=run["id"], idle=self.wait_for_idle), progress, left)
         return run
 
     @contextmanager
@@ -183,28 +200,18 @@ class ExaMonitorRunSensor(BaseSensorOperator):
             raise
 
 
-def recall(context: Context) -> Progress:
+def recall_progress(context: Context) -> Progress:
     """
-    How far this task's wait has come.
+    How far this task's wait has come; a clear starts it anew.
 
-    From Airflow 3.3 on it is kept in the task's state, through reschedules, retries and a worker's death; a
-    clear of the task, which raises ``max_tries``, starts anew. Before, only the start of the try is known.
+    Before Airflow 3.3 only the start of the try is known.
     """
+    kept, cleared = recall(context, STATE_KEY)
+    if kept is not None and not cleared:
+        return Progress.from_dict(kept)
     ti = context["ti"]
-    store = context.get("task_state_store")
-    if store is not None:
-        kept = store.get(STATE_KEY)
-        if isinstance(kept, dict) and kept.pop("max_tries") == ti.max_tries:
-            return Progress.from_dict(kept)
-        return Progress(started_at=pendulum.instance(ti.start_date))
-    rescheduled = ti.get_first_reschedule_date(context)
+    stateless = context.get("task_state_store") is None
+    rescheduled = ti.get_first_reschedule_date(context) if stateless else None
     return Progress(
         started_at=pendulum.instance(rescheduled or ti.start_date), looked=rescheduled is not None
     )
-
-
-def remember(context: Context, progress: Progress) -> None:
-    """Keep the progress for the task's next process, where Airflow can."""
-    store = context.get("task_state_store")
-    if store is not None:
-        store.set(STATE_KEY, {"max_tries": context["ti"].max_tries, **progress.as_dict()})

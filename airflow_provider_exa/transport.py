@@ -29,6 +29,7 @@ from urllib3.exceptions import HTTPError
 from airflow_provider_exa.core import (
     Call,
     ExaBadAnswerError,
+    ExaError,
     ExaTransientError,
     Request,
     Response,
@@ -177,11 +178,16 @@ def _log_retry(state: RetryCallState) -> None:
 
 
 def drive(call: Call[T], send: Callable[[Request], Response]) -> T:
-    """Run a call to its result, sending each request that it yields."""
+    """Run a call to its result, sending each request that it yields; it may catch what sending raises."""
     try:
         request = next(call)
         while True:
-            request = call.send(send(request))
+            try:
+                response = send(request)
+            except ExaError as error:
+                request = call.throw(error)
+            else:
+                request = call.send(response)
     except StopIteration as done:
         result: T = done.value
         return result
@@ -192,7 +198,12 @@ async def adrive(call: Call[T], send: Callable[[Request], Awaitable[Response]]) 
     try:
         request = next(call)
         while True:
-            request = call.send(await send(request))
+            try:
+                response = await send(request)
+            except ExaError as error:
+                request = call.throw(error)
+            else:
+                request = call.send(response)
     except StopIteration as done:
         result: T = done.value
         return result

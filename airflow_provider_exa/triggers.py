@@ -18,7 +18,7 @@ from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 from airflow_provider_exa.arguments import as_time
 from airflow_provider_exa.core import ExaError
-from airflow_provider_exa.waits import FAIL_ON, Progress, RunChoice, is_decided
+from airflow_provider_exa.waits import FAIL_ON, Progress, RunChoice, StartedRun, is_decided
 
 if TYPE_CHECKING:
     from airflow.triggers.shared_stream import SharedStreamProducer
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: Seconds from a trigger's start to its event: one that comes at once may meet a task that Airflow has not
 #: finished deferring, and costs it a try.
 FIRST_EVENT_AFTER = 5.0
+#: Seconds from the cancelation of a run until one that was started in its place is surely listed.
+REPLACED_WITHIN = 10.0
 #: Seconds after which a wait that starts is taken for one that a restarted triggerer goes on with.
 NEW = 60.0
 
@@ -109,13 +111,14 @@ class ExaMonitorRunTrigger(ExaWaitTrigger):
     """
     Fires when one run of an Exa monitor has ended.
 
-    The event is ``{"run": …}``, the run as a dict, or ``{"error": message, "type": class}``. With
-    ``pick="latest"`` it comes as soon as it is known which run that is, ended or not.
+    The event is ``{"run": the run as a dict, "ended": whether the wait has, "webset_id": …}``, or ``{"error":
+    message, "type": class}``. With ``pick="latest"`` it comes as soon as it is known which run that is.
 
     :param monitor_id: the monitor
     :param run_id: the run, or one of
     :param created_after: the earliest run created at or after this moment, in ISO 8601
     :param pick: ``latest`` or ``next``
+    :param idle: whether to wait, after it has completed, until its webset is idle
     :param options: those of :class:`ExaWaitTrigger`
     """
 
@@ -125,6 +128,8 @@ class ExaMonitorRunTrigger(ExaWaitTrigger):
         run_id: str | None = None,
         created_after: str | None = None,
         pick: str | None = None,
+        *,
+        idle: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -132,12 +137,54 @@ class ExaMonitorRunTrigger(ExaWaitTrigger):
         self.run_id = run_id
         self.created_after = created_after
         self.pick = pick
+        self.idle = idle
 
     async def wait(self, progress: Progress) -> dict[str, Any]:
         """Wait for the run."""
-        choice = RunChoice(self.run_id, self.created_after, self.pick).settle(progress.started_at)
+        choice = RunChoice(self.run_id, self.created_after, self.pick, self.idle)
+        choice = choice.settle(progress.started_at)
         polling = await import_polling()
-        run = await polling.wait_for_run(self.monitor_id, choice, progress, **self.options)
+        run, ended = await polling.wait_for_run(
+            self.monitor_id, choice, progress, until_ended=choice.pick is None, **self.options
+        )
+        return {"run": run.as_dict(), "ended": ended, "webset_id": progress.webset_id}
+
+
+class ExaStartedRunTrigger(ExaWaitTrigger):
+    """
+    Fires when the run that a task has started of an Exa monitor has ended.
+
+    The event is ``{"run": the run as a dict}``, or ``{"error": message, "type": class}``.
+
+    :param monitor_id: the monitor
+    :param created_after: when the newest run known before was created, in ISO 8601
+    :param known: its id; None if that run is meant
+    :param options: those of :class:`ExaWaitTrigger`
+    """
+
+    def __init__(
+        self,
+        monitor_id: str,
+        created_after: str,
+        known: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.monitor_id = monitor_id
+        self.created_after = created_after
+        self.known = known
+
+    async def wait(self, progress: Progress) -> dict[str, Any]:
+        """Wait for the run; if it was canceled, then for one that was started meanwhile."""
+        choice = StartedRun(as_time("created_after", self.created_after), self.known)
+        polling = await import_polling()
+        wait = partial(polling.wait_for_run, self.monitor_id, choice, progress, **self.options)
+        canceled = None
+        run, _ = await wait()
+        while run.status == "canceled" and run.id != canceled:
+            canceled = run.id
+            await asyncio.sleep(REPLACED_WITHIN)
+            run, _ = await wait()
         return {"run": run.as_dict()}
 
 
@@ -145,7 +192,8 @@ class ExaMonitorRunsTrigger(ExaWaitTrigger):
     """
     Fires when enough runs of several Exa monitors have ended.
 
-    The event is ``{"runs": {monitor id: run as a dict, …}}``, or ``{"error": message, "type": class}``.
+    The event is ``{"runs": {monitor id: run as a dict, …}, "webset_id": that of all, if they share one}``, or
+    ``{"error": message, "type": class}``.
 
     :param choices: by monitor id ``{"run_id": …}`` or ``{"created_after": …}``, a time in ISO 8601
     :param needed: how many runs must end without failing the task
@@ -155,7 +203,7 @@ class ExaMonitorRunsTrigger(ExaWaitTrigger):
 
     def __init__(
         self,
-        choices: Mapping[str, Mapping[str, str]],
+        choices: Mapping[str, Mapping[str, Any]],
         needed: int,
         fail_on: Sequence[str] = FAIL_ON,
         **options: Any,
@@ -173,7 +221,8 @@ class ExaMonitorRunsTrigger(ExaWaitTrigger):
         }
         enough = partial(is_decided, fail_on=self.fail_on, needed=self.needed, total=len(choices))
         polling = await import_polling()
-        return {"runs": await polling.wait_for_runs(choices, progress, enough=enough, **self.options)}
+        runs = await polling.wait_for_runs(choices, progress, enough=enough, **self.options)
+        return {"runs": runs, "webset_id": progress.webset_id}
 
 
 class ExaMonitorRunEventTrigger(BaseEventTrigger):

@@ -13,7 +13,17 @@ from typing import Any
 from pendulum import DateTime
 
 from airflow_provider_exa.arguments import as_time, check_id, check_time
-from airflow_provider_exa.calls import Listing, age, complete_to, fetch_page, get_monitor, get_run, list_runs
+from airflow_provider_exa.calls import (
+    Listing,
+    age,
+    attempt,
+    complete_to,
+    fetch_page,
+    get_monitor,
+    get_run,
+    get_webset,
+    list_runs,
+)
 from airflow_provider_exa.core import (
     ERRORS,
     Call,
@@ -37,20 +47,22 @@ SAY_AGAIN = timedelta(minutes=5)
 @dataclass(frozen=True)
 class RunChoice:
     """
-    Which of a monitor's runs is meant: exactly one of the three is set.
+    Which of a monitor's runs is meant: exactly one of the first three is set.
 
     :param run_id: that run
     :param created_after: the earliest run created at or after this moment
     :param pick: ``latest``, the newest run there is; ``next``, the first one created from now on
+    :param idle: whether it counts as completed only once its webset is idle
     :raises ExaInputError: none is set, or more than one
     """
 
     run_id: Any = None
     created_after: Any = None
     pick: str | None = None
+    idle: bool = False
 
     def __post_init__(self) -> None:
-        given = [each.name for each in fields(self) if getattr(self, each.name) is not None]
+        given = [name for name in ("run_id", "created_after", "pick") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ExaInputError(
                 "say which run to wait for with exactly one of run_id='…', created_after=…, "
@@ -74,7 +86,12 @@ class RunChoice:
         """The same choice as of the moment the wait began, with its time in UTC; never ``next``."""
         if self.created_after is None and self.pick != "next":
             return self
-        return RunChoice(created_after=as_time("created_after", self.created_after or started_at))
+        moment = as_time("created_after", self.created_after or started_at)
+        return RunChoice(created_after=moment, idle=self.idle)
+
+    def pin(self, run_id: str) -> RunChoice:
+        """The choice of this run, which turned out to be the one that is meant."""
+        return RunChoice(run_id=run_id, idle=self.idle)
 
     def of(self, runs: Sequence[MonitorRun]) -> MonitorRun | None:
         """The run that is meant, by time, among runs sorted from the oldest to the newest."""
@@ -89,6 +106,30 @@ class RunChoice:
 
 def _created_at(run: MonitorRun) -> DateTime:
     return run.created_at
+
+
+@dataclass(frozen=True)
+class StartedRun:
+    """
+    The run that a trigger started: the earliest new one that was not canceled.
+
+    Exa cancels a run that has not ended when the next one starts, so where others start runs, too, each of
+    them comes to the same one.
+
+    :param created_after: when the newest run known before was created
+    :param known: its id; None if that run is meant, as it had not ended
+    """
+
+    created_after: DateTime
+    known: str | None = None
+
+    def of(self, runs: Sequence[MonitorRun]) -> MonitorRun | None:
+        """The run that is meant, among runs sorted from the oldest to the newest."""
+        new = [run for run in runs if run.created_at >= self.created_after and run.id != self.known]
+        return next((run for run in new if run.status != "canceled"), new[-1] if new else None)
+
+    def __str__(self) -> str:
+        return "the run that was started"
 
 
 @dataclass(frozen=True)
@@ -117,13 +158,31 @@ class Found:
     complete: bool
 
 
-Choice = RunChoice | AllSince
+@dataclass(frozen=True)
+class Busy:
+    """A run that has completed, and the status of its webset, which is not idle yet."""
+
+    run: MonitorRun
+    webset: str
+
+
+Choice = RunChoice | StartedRun | AllSince
 #: What a look shows of one choice: its run, None while it is not there, or why it cannot be asked for.
-Sight = MonitorRun | Found | Exception | None
+Sight = MonitorRun | Busy | Found | Exception | None
+
+
+def run_of(sight: Sight) -> MonitorRun | None:
+    """The run that a look showed, if it showed one."""
+    return sight.run if isinstance(sight, Busy) else sight if isinstance(sight, MonitorRun) else None
 
 
 def look(
-    dialect: Dialect, monitor_id: str, choices: Collection[Choice], *, first: bool = False
+    dialect: Dialect,
+    monitor_id: str,
+    choices: Collection[Choice],
+    *,
+    first: bool = False,
+    monitor: Monitor | None = None,
 ) -> Call[tuple[dict[Choice, Sight], Monitor | None]]:
     """
     What there is of several settled choices, with as few requests as it takes.
@@ -132,11 +191,11 @@ def look(
 
     :param first: whether to ask for the monitor, too, if a run is not there; it is returned, as it may be
         disabled. Where all runs are looked for and there are none, it is asked for anyway.
+    :param monitor: what is known of it, so that its webset is
     """
     feeds = [choice for choice in choices if isinstance(choice, AllSince)]
-    of_one = [choice for choice in choices if isinstance(choice, RunChoice)]
-    by_id = {choice for choice in of_one if choice.run_id is not None}
-    by_time = [choice for choice in of_one if choice.run_id is None]
+    by_id = {choice for choice in choices if isinstance(choice, RunChoice) and choice.run_id is not None}
+    by_time = [choice for choice in choices if not isinstance(choice, AllSince) and choice not in by_id]
     runs: dict[str, MonitorRun] = {}
     cut: ExaPermanentError | None = None
     if by_time or feeds or len(by_id) > 1:
@@ -146,14 +205,32 @@ def look(
     named = {choice.run_id for choice in by_id}.union(*(feed.run_ids for feed in feeds))
     others: dict[str, Sight] = {}
     for run_id in named - runs.keys():
-        others[run_id] = yield from _try_run(dialect, monitor_id, run_id)
+        others[run_id] = yield from attempt(get_run(dialect, monitor_id, run_id))
     sights |= {choice: runs.get(choice.run_id) or others[choice.run_id] for choice in by_id}
     found = [*runs.values(), *(run for run in others.values() if isinstance(run, MonitorRun))]
     sights |= {feed: Found(found, complete=cut is None) for feed in feeds}
-    monitor = None
     if (first and None in sights.values()) or (feeds and not runs):
         monitor = yield from get_monitor(dialect, monitor_id)
+    completed = {
+        choice: run
+        for choice, run in sights.items()
+        if isinstance(choice, RunChoice) and choice.idle and isinstance(run, MonitorRun)
+        if run.status == "completed"
+    }
+    if completed:
+        webset = yield from attempt(_look_at_webset(dialect, monitor_id, monitor))
+        if isinstance(webset, ExaError):
+            sights |= dict.fromkeys(completed, webset)
+        else:
+            monitor, status = webset
+            sights |= {choice: Busy(run, status) for choice, run in completed.items() if status != "idle"}
     return sights, monitor
+
+
+def _look_at_webset(dialect: Dialect, monitor_id: str, monitor: Monitor | None) -> Call[tuple[Monitor, str]]:
+    """The monitor, and the status of its webset."""
+    monitor = monitor or (yield from get_monitor(dialect, monitor_id))
+    return monitor, (yield from get_webset(dialect, monitor.webset_id, lambda body: str(body["status"])))
 
 
 def _list_for(
@@ -186,14 +263,6 @@ def _list_for(
     return runs, None
 
 
-def _try_run(dialect: Dialect, monitor_id: str, run_id: str) -> Call[Sight]:
-    """One run; trouble with it concerns nobody who waits for another."""
-    try:
-        return (yield from get_run(dialect, monitor_id, run_id))
-    except ExaError as error:
-        return error
-
-
 def is_decided(
     runs: Collection[Mapping[str, Any]], *, fail_on: Collection[str], needed: int, total: int
 ) -> bool:
@@ -202,17 +271,22 @@ def is_decided(
     return len(runs) - failed >= needed or failed > total - needed
 
 
-def judge(runs: Collection[Mapping[str, Any]], fail_on: Collection[str], needed: int = 1) -> None:
+def judge(
+    runs: Collection[Mapping[str, Any]],
+    fail_on: Collection[str],
+    needed: int = 1,
+    error: type[ExaError] = ExaRunFailedError,
+) -> None:
     """
     Pass finished runs on, or fail the task that waited for them.
 
     :param runs: as :meth:`~airflow_provider_exa.core.MonitorRun.as_dict` gives them
     :param needed: how many of them must not have ended in one of the ways that ``fail_on`` names
-    :raises ExaRunFailedError: there are fewer; names each that did, and why
+    :param error: what to raise if there are fewer; it names each that did, and why
     """
     failed = [run for run in runs if run["status"] in fail_on]
     if len(runs) - len(failed) < needed:
-        raise ExaRunFailedError(" ".join(map(_epitaph, failed)))
+        raise error(" ".join(map(_epitaph, failed)))
 
 
 def received(event: Mapping[str, Any]) -> Any:
@@ -240,6 +314,7 @@ class Progress:
     :param started_at: when the task first started
     :param looked: whether Exa has answered once, so that trouble is waited out from then on
     :param run_id: the run that the wait is pinned to
+    :param webset_id: the webset of the run's monitor, where it is known
     :param topic: what the last log line was about
     :param said_at: when that line was logged
     """
@@ -247,6 +322,7 @@ class Progress:
     started_at: DateTime
     looked: bool = False
     run_id: str | None = None
+    webset_id: str | None = None
     topic: str | None = None
     said_at: DateTime | None = None
 
@@ -261,11 +337,13 @@ class Progress:
         if isinstance(sight, Exception):
             raise sight
         self.looked = True
-        if isinstance(sight, MonitorRun):
-            self.run_id = sight.id
-            return self._line(sight.status, f"{sight.id} is {sight.status}", now)
+        if run := run_of(sight):
+            self.run_id = run.id
+            busy = f", and its webset {sight.webset}" if isinstance(sight, Busy) else ""
+            return self._line(run.status + busy, f"{run.id} is {run.status}{busy}", now)
         if monitor and not monitor.enabled:
-            return self._line("none", f"not there, and may never come: the monitor is {monitor.status}", now)
+            text = f"not there yet, and the monitor, which is {monitor.status}, makes no runs by itself"
+            return self._line("none", text, now)
         return self._line("none", "not there yet", now)
 
     def _line(self, topic: str, text: str, now: DateTime) -> str | None:

@@ -141,6 +141,12 @@ def _page(finished: bool, monitor: str, cursor: str | None) -> tuple[int, Any]:
     return 200, {"data": runs, "hasMore": more, "nextCursor": str(first + PAGE) if more else None}
 
 
+def _monitors(finished: bool) -> tuple[int, Any]:
+    """The monitors that many waits share, with their webset."""
+    monitors = [{"id": f"m{number}", "status": "enabled", "websetId": "webset"} for number in range(10)]
+    return 200, {"data": monitors, "hasMore": False, "nextCursor": None}
+
+
 def _dbt_run(finished: bool, run: str) -> tuple[int, Any]:
     return 200, {
         "status": {"code": 200, "is_success": True},
@@ -148,9 +154,11 @@ def _dbt_run(finished: bool, run: str) -> tuple[int, Any]:
     }
 
 
-_RUNS = "/websets/v0/monitors/([^/?]+)/runs"
+_MONITORS = "/websets/v0/monitors"
+_RUNS = f"{_MONITORS}/([^/?]+)/runs"
 #: What there is, as Exa, as dbt Cloud, and as something that an HTTP sensor waits for.
 _ENDPOINTS: dict[str, Callable[..., tuple[int, Any]]] = {
+    rf"{_MONITORS}\?limit=\d+": _monitors,
     rf"{_RUNS}(?:\?cursor=(\d+))?": _page,
     rf"{_RUNS}/run-[^/]+-(\d+)": lambda finished, monitor, n: (200, _run(monitor, int(n), finished)),
     r"/api/v2/accounts/1/runs/(\d+)/": _dbt_run,

@@ -13,7 +13,12 @@ from typing import Any, Literal
 import pendulum
 import pytest
 
-from airflow_provider_exa.core import ExaInputError, ExaPermanentError
+from airflow_provider_exa.core import (
+    ExaBadAnswerError,
+    ExaInputError,
+    ExaPermanentError,
+    ExaTransientError,
+)
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.standin import Fault, StandIn
 
@@ -396,3 +401,126 @@ def test_an_unknown_api_is_refused() -> None:
     """The hook speaks only the dialects there are."""
     with pytest.raises(ExaInputError, match="api='search-monitors'"):
         ExaHook(api="search-monitors")
+
+
+# --- starting a run -------------------------------------------------------------------------------
+
+TRIGGER = ("POST", "/monitors/mon_a/trigger")
+
+
+def asked(exa: StandIn) -> list[tuple[str, str]]:
+    """The method and the path of each request."""
+    return [(request.method, request.path) for request in exa.requests]
+
+
+def refused(hook: ExaHook) -> ExaTransientError:
+    """The error that it is to start a run of ``mon_a``."""
+    with pytest.raises(ExaTransientError) as caught:
+        hook.trigger_monitor("mon_a")
+    return caught.value
+
+
+def test_a_run_is_started_by_one_post(exa: StandIn) -> None:
+    """Exa does not say which, so nothing is returned."""
+    assert ExaHook(api="search").trigger_monitor("mon_a") is None
+    assert asked(exa) == [TRIGGER]
+    assert [run.monitor_id for run in exa.runs.values()] == ["mon_a"]
+
+
+@pytest.mark.parametrize(("triggers", "status"), [(True, "disabled"), (False, "active")])
+def test_a_run_that_exa_does_not_start_is_trouble_that_may_pass(
+    exa: StandIn, no_pauses: list[float], triggers: bool, status: str
+) -> None:
+    """The error says what may be the reason, which Exa does not; it is asked once, and may be again."""
+    exa.triggers = triggers
+    exa.add_monitor("mon_a", status=status)
+    error = refused(ExaHook(api="search"))
+    assert (type(error), error.repeatable) == (ExaTransientError, True)
+    assert f"Exa started no run of monitor mon_a, which is {status}," in str(error)
+    assert asked(exa) == [TRIGGER, ("GET", "/monitors/mon_a")]
+    assert (exa.runs, no_pauses) == ({}, [])
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_trouble_with_the_monitor_does_not_hide_that_no_run_was_started(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, no_pauses: list[float], status: int
+) -> None:
+    """It is asked for only to say more."""
+    exa.triggers = False
+    monkeypatch.setattr(
+        exa, "next_fault", lambda path: Fault(status=status) if path.endswith("/mon_a") else None
+    )
+    error = refused(ExaHook(api="search"))
+    assert (type(error), error.repeatable) == (ExaTransientError, True)
+    assert "Exa started no run of monitor mon_a, and does not say why." in str(error)
+
+
+def test_a_websets_monitor_cannot_be_told_to_run(exa: StandIn) -> None:
+    """That API has no such request, so none is sent."""
+    with pytest.raises(ExaInputError, match="starting a run is not possible with api='websets', only with"):
+        ExaHook().trigger_monitor("mon_a")
+    assert exa.requests == []
+
+
+def test_an_unknown_monitor_cannot_be_told_to_run(exa: StandIn, no_pauses: list[float]) -> None:
+    """As for every other request it is a 404 in Exa's words, and is not asked again."""
+    with pytest.raises(ExaPermanentError, match=r"answered 404: 'Monitor not found'.*Check the id"):
+        ExaHook(api="search").trigger_monitor("mon_none")
+    assert asked(exa) == [("POST", "/monitors/mon_none/trigger")]
+    assert no_pauses == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "started"),
+    [
+        (Fault(kind="reset", times=None), 0),
+        (Fault(kind="hang", times=None), 0),
+        (Fault(kind="cut", times=None), 1),
+        (Fault(status=500, times=None), 0),
+        (Fault(status=504, times=None), 0),
+    ],
+    ids=lambda value: f"{value.kind} {value.status}" if isinstance(value, Fault) else "",
+)
+def test_a_post_that_may_have_started_a_run_is_not_sent_again(
+    *,
+    exa: StandIn,
+    connect: Callable[..., ExaHook],
+    no_pauses: list[float],
+    fault: Fault,
+    started: int,
+) -> None:
+    """Or it would start another, which cancels the first; the error says that by ``repeatable``."""
+    connect(extra={"timeout": 0.3})
+    exa.fail(fault)
+    assert refused(ExaHook(api="search")).repeatable is False
+    assert asked(exa) == [TRIGGER]
+    assert (len(exa.runs), no_pauses) == (started, [])
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_post_that_exa_turned_away_is_sent_again(
+    exa: StandIn, connect: Callable[..., ExaHook], no_pauses: list[float], status: int
+) -> None:
+    """It has started nothing; and where Exa goes on so, whoever calls may try again as well."""
+    exa.fail(Fault(status=status, times=2))
+    hook = ExaHook(api="search")
+    hook.trigger_monitor("mon_a")
+    assert asked(exa) == [TRIGGER] * 3
+    assert (len(exa.runs), len(no_pauses)) == (1, 2)
+    connect(extra={"retries": 1})
+    exa.fail(Fault(status=status, times=None))
+    assert refused(ExaHook(api="search")).repeatable is True
+    assert asked(exa) == [TRIGGER] * 5
+    assert len(exa.runs) == 1
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"triggered": null}', b'{"triggered": 1}', b'{"triggered": "false"}', b"[true]", b"<p>"]
+)
+def test_what_was_started_must_be_said_clearly(exa: StandIn, no_pauses: list[float], body: bytes) -> None:
+    """An answer that cannot be read may mean either, so the request is not sent again."""
+    exa.fail(Fault(status=200, body=body, times=None))
+    error = refused(ExaHook(api="search"))
+    assert (type(error), error.repeatable) == (ExaBadAnswerError, False)
+    assert asked(exa) == [TRIGGER]
+    assert no_pauses == []

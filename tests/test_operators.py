@@ -66,9 +66,10 @@ def test_the_newest_runs_come_first(
 def test_no_more_pages_are_asked_for_than_it_takes(
     exa: StandIn, runs: list[str], arguments: dict[str, Any], pages: int
 ) -> None:
-    """Requests are the scarcest thing."""
+    """Requests are the scarcest thing; the last is for the link to the webset."""
     listed(**arguments)
-    assert len(exa.requests) == pages
+    monitor = "/websets/v0/monitors/mon_a"
+    assert [request.path for request in exa.requests] == [f"{monitor}/runs"] * pages + [monitor]
 
 
 def test_a_monitor_without_runs_gives_an_empty_list_but_an_unknown_one_an_error(exa: StandIn) -> None:
@@ -120,7 +121,7 @@ def test_only_the_monitors_of_a_webset_are_listed(exa: StandIn) -> None:
     exa.add_monitor("mon_b", webset_id="webset_b")
     operator = ExaListMonitorsOperator(task_id="list", webset_id="webset_b")
     assert [each["id"] for each in operator.execute({})] == ["mon_b"]
-    with pytest.raises(ExaPermanentError, match="no monitor of api='search' belongs to a webset"):
+    with pytest.raises(ExaPermanentError, match="is not possible with api='search', only with api='websets'"):
         ExaListMonitorsOperator(task_id="list", webset_id="webset_b", api="search").execute({})
 
 

@@ -7,8 +7,9 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pendulum
@@ -37,24 +38,28 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(polling, "PACE", 1000)
 
 
-def wait(
+async def wait(
     monitor_id: str = "mon_a",
     choice: RunChoice = SINCE,
     *,
     interval: float = 0.05,
     conn_id: str = "exa_default",
+    api: str = "websets",
     looked: bool = False,
-) -> Awaitable[MonitorRun]:
-    return wait_for_run(
+    progress: Progress | None = None,
+) -> MonitorRun:
+    run, ended = await wait_for_run(
         monitor_id,
         choice,
-        Progress(pendulum.now("UTC"), looked=looked),
+        progress or Progress(pendulum.now("UTC"), looked=looked),
         conn_id=conn_id,
-        api="websets",
+        api=api,
         interval=interval,
         max_interval=interval,
         log=LOG,
     )
+    assert ended
+    return run
 
 
 async def until(true: Callable[[], object]) -> None:
@@ -66,6 +71,11 @@ async def until(true: Callable[[], object]) -> None:
 
 def nothing_is_left() -> bool:
     return not polling._watches and not polling._lines
+
+
+def paths(exa: StandIn) -> list[str]:
+    """The path of each request, below that of the team's monitors."""
+    return [request.path.removeprefix("/websets/v0/monitors") for request in exa.requests]
 
 
 def test_many_waits_on_a_monitor_share_its_polls(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,14 +91,15 @@ def test_many_waits_on_a_monitor_share_its_polls(exa: StandIn, monkeypatch: pyte
     exa.add_run("mon_a", run_id="run_1", status="running")
 
     async def scenario() -> list[MonitorRun]:
-        waits = asyncio.gather(*(wait() for _ in range(100)))
-        await until(lambda: len(exa.requests) >= 5)
+        waits = asyncio.gather(*(wait(interval=0.2) for _ in range(100)))
+        await until(lambda: len(exa.requests) >= 3)
         exa.move("run_1", "completed")
         return await waits
 
     runs = asyncio.run(scenario())
     assert {(run.id, run.status) for run in runs} == {("run_1", "completed")}
-    assert len(exa.requests) < 15
+    assert len(exa.requests) < 10
+    assert [path for path in paths(exa) if "/runs" not in path] == [""]
     assert exa.connections == 1
     assert reads == ["exa_default"]
     assert nothing_is_left()
@@ -101,21 +112,33 @@ def test_each_wait_gets_its_own_run(exa: StandIn) -> None:
         exa.add_run("mon_a", run_id=f"run_{day}", created_at=start.add(days=day))
 
     async def scenario() -> list[MonitorRun]:
-        by_time = [wait(choice=RunChoice(created_after=start.add(days=day))) for day in range(10)]
-        by_id = [wait(choice=RunChoice(run_id=f"run_{day}")) for day in range(10)]
-        return await asyncio.gather(*by_time, *by_id, wait(choice=RunChoice(pick="latest")))
+        by_time = [RunChoice(created_after=start.add(days=day)) for day in range(10)]
+        by_id = [RunChoice(run_id=f"run_{day}") for day in range(10)]
+        choices = [*by_time, *by_id, RunChoice(pick="latest")]
+        return await asyncio.gather(*(wait(choice=choice, interval=3600) for choice in choices))
 
     ids = [run.id for run in asyncio.run(scenario())]
     assert ids == [f"run_{day}" for day in range(10)] * 2 + ["run_9"]
-    assert len(exa.requests) == 1
+    assert paths(exa) == ["/mon_a/runs", ""]
 
 
-def test_trouble_with_one_run_concerns_only_the_waits_for_it(exa: StandIn) -> None:
-    """One that is unknown, and one whose answer cannot be read, leave the others alone."""
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault(status=200, body=b"{}", times=None, path="run_odd"), ExaBadAnswerError),
+        (Fault(status=503, times=None, path="run_odd"), ExaTransientError),
+    ],
+    ids=["unreadable", "503"],
+)
+def test_trouble_with_one_run_concerns_only_the_waits_for_it(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, fault: Fault, error: type[Exception]
+) -> None:
+    """One that is unknown, and one whose answer cannot be had or read, leave the others alone."""
+    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=0))
     exa.page_size = 1
     for run_id in ("run_odd", "run_1"):
         exa.add_run("mon_a", run_id=run_id, status="running")
-    exa.fail(Fault(status=200, body=b"{}", times=None, path="run_odd"))
+    exa.fail(fault)
 
     async def scenario() -> list[Any]:
         ids = ("nope", "run_odd", "run_1")
@@ -126,8 +149,134 @@ def test_trouble_with_one_run_concerns_only_the_waits_for_it(exa: StandIn) -> No
 
     unknown, odd, known = asyncio.run(scenario())
     assert isinstance(unknown, ExaPermanentError)
-    assert isinstance(odd, ExaBadAnswerError)
+    assert type(odd) is error
     assert known.status == "completed"
+
+
+WEBSET = "/websets/v0/websets/"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [None, Fault(status=503, times=None, path=WEBSET), Fault(status=404, times=None, path=WEBSET)],
+    ids=["busy", "503", "404"],
+)
+def test_a_webset_holds_up_only_the_waits_for_it(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, fault: Fault | None
+) -> None:
+    """Whoever waits only for the run has it at once; the others when the webset is idle, or its error."""
+    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=0))
+    exa.add_monitor("mon_a", webset_status="running")
+    exa.add_run("mon_a", run_id="run_1", status="running")
+
+    async def scenario() -> list[Any]:
+        choices = [RunChoice(run_id="run_1"), SINCE]
+        plain = asyncio.gather(*(wait(choice=choice) for choice in choices))
+        idle = asyncio.gather(
+            *(wait(choice=replace(choice, idle=True)) for choice in choices), return_exceptions=True
+        )
+        await until(lambda: exa.requests)
+        if fault:
+            exa.fail(fault)
+        exa.move("run_1", "completed")
+        await until(plain.done)
+        assert [run.status for run in await plain] == ["completed"] * 2
+        before = len(exa.requests)
+        await until(lambda: idle.done() or len(exa.requests) >= before + 6)
+        assert idle.done() is bool(fault and fault.status == 404)
+        exa.heal()
+        exa.set_webset_status("mon_a", "idle")
+        return await idle
+
+    ended = asyncio.run(scenario())
+    if fault and fault.status == 404:
+        assert [type(each) for each in ended] == [ExaPermanentError] * 2
+    else:
+        assert [run.status for run in ended] == ["completed"] * 2
+    if not fault:
+        assert [path for path in paths(exa) if "/runs" not in path and WEBSET not in path] == ["/mon_a"]
+    assert nothing_is_left()
+
+
+def test_a_wait_says_what_its_webset_is(exa: StandIn, caplog: pytest.LogCaptureFixture) -> None:
+    """Each change is news, or the log would show a completed run that is waited for without a word."""
+    caplog.set_level(logging.INFO, LOG.name)
+    exa.add_monitor("mon_a", webset_status="running")
+    exa.add_run("mon_a", run_id="run_1")
+
+    async def scenario() -> None:
+        waiting = asyncio.ensure_future(wait(choice=RunChoice(run_id="run_1", idle=True)))
+        for status, then in (("running", "pending"), ("pending", "idle")):
+            await until(lambda status=status: f"its webset {status}" in caplog.text)
+            exa.set_webset_status("mon_a", then)
+        await waiting
+
+    asyncio.run(scenario())
+    told = [
+        each.getMessage().split(": ")[1].split(", after")[0]
+        for each in caplog.records
+        if each.name == LOG.name
+    ]
+    assert told == [
+        f"run_1 is completed{busy}" for busy in (", and its webset running", ", and its webset pending", "")
+    ]
+
+
+def test_the_monitors_are_listed_once_for_all_links(exa: StandIn) -> None:
+    """That costs a connection's waits one request, and one for a monitor that came later."""
+    for monitor in ("mon_a", "mon_b"):
+        exa.add_monitor(monitor, webset_id=f"webset_of_{monitor}")
+        exa.add_run(monitor, run_id=f"run_of_{monitor}")
+
+    async def webset_of(monitor: str, api: str = "websets") -> str | None:
+        progress = Progress(pendulum.now("UTC"))
+        await wait(monitor, RunChoice(run_id=f"run_of_{monitor}"), interval=3600, api=api, progress=progress)
+        return progress.webset_id
+
+    async def scenario() -> None:
+        exa.add_run("mon_long", status="running")
+        long = asyncio.ensure_future(wait("mon_long", interval=3600))
+        await until(lambda: exa.requests)
+        assert await webset_of("mon_a", api="search") is None
+        assert await webset_of("mon_a") == "webset_of_mon_a"
+        assert await webset_of("mon_b") == "webset_of_mon_b"
+        exa.add_monitor("mon_c", webset_id="webset_of_mon_c")
+        exa.add_run("mon_c", run_id="run_of_mon_c")
+        assert [await webset_of("mon_c") for _ in range(2)] == ["webset_of_mon_c"] * 2
+        long.cancel()
+        await asyncio.gather(long, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert paths(exa) == [
+        "/mon_long/runs",
+        "/monitors/mon_a/runs/run_of_mon_a",  # of the other API
+        "/mon_a/runs/run_of_mon_a",
+        "",
+        "/mon_b/runs/run_of_mon_b",
+        "/mon_c/runs/run_of_mon_c",
+        "/mon_c",
+        "/mon_c/runs/run_of_mon_c",
+    ]
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(status=503), Fault(status=429), Fault(status=401), Fault(kind="html"), Fault(kind="hang")]
+)
+def test_a_link_is_not_waited_for(exa: StandIn, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+    """Where the monitors cannot be listed at once the run is returned without, and nobody asks again."""
+    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(timeout=0.3))
+    exa.add_run("mon_a", run_id="run_1")
+    exa.fail(replace(fault, times=None, path="/monitors?"))
+    progress = [Progress(pendulum.now("UTC")) for _ in range(3)]
+
+    async def scenario() -> float:
+        began = time.monotonic()
+        await asyncio.gather(*(wait(interval=3600, progress=each) for each in progress))
+        return time.monotonic() - began
+
+    assert asyncio.run(scenario()) < 1
+    assert paths(exa) == ["/mon_a/runs", ""]
+    assert [each.webset_id for each in progress] == [None] * 3
 
 
 def test_a_cancelled_wait_harms_no_other(exa: StandIn) -> None:
@@ -204,11 +353,11 @@ def test_no_more_requests_than_the_pace_allows(exa: StandIn, monkeypatch: pytest
     exa.fail(Fault(status=429, retry_after="1"))
 
     async def scenario() -> None:
-        await asyncio.gather(*(wait(f"mon_{number}") for number in range(12)))
+        await asyncio.gather(*(wait(f"mon_{number}", interval=3600) for number in range(12)))
 
     asyncio.run(scenario())
     times = sorted(each.at for each in exa.requests)
-    assert len(times) == 13
+    assert len(times) == 14  # the runs of each, one of them twice, and the monitors
     # The sixth after each is another window's; a request may take a moment to arrive.
     assert all(later - earlier > 0.4 for earlier, later in zip(times, times[5:], strict=False))
 

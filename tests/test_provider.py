@@ -28,6 +28,7 @@ KNOWN_KEYS = {
     "operators",
     "sensors",
     "triggers",
+    "extra-links",
     "asset-uris",
     "connection-types",
 }
@@ -89,7 +90,7 @@ def test_only_the_transport_imports_requests() -> None:
     """One module knows the HTTP library."""
     importing = [
         path.name
-        for path in Path(airflow_provider_exa.__file__).parent.glob("*.py")
+        for path in Path(airflow_provider_exa.__file__).parent.rglob("*.py")
         if re.search(r"^\s*(import|from) requests", path.read_text(), re.MULTILINE)
     ]
     assert importing == ["transport.py"]

@@ -613,7 +613,8 @@ def test_assets_and_waits_share_the_polls_of_a_monitor(exa: StandIn, variables: 
             with exa.lock:
                 exa.move("good", "completed")
                 exa.move("bad", "failed")
-            run = await waiting
+            run, ended = await waiting
+            assert ended
             await until(lambda: len(triggerer.runs) >= 4)
             took = time.monotonic() - began
             events = [tuple(run["run_id"] for run in event["runs"]) for event in triggerer.sent]
@@ -626,7 +627,9 @@ def test_assets_and_waits_share_the_polls_of_a_monitor(exa: StandIn, variables: 
         ("good",),
         ("good", "bad"),
     ]
-    assert len(exa.requests) <= took / interval + 2
+    monitors = "/websets/v0/monitors"  # for the link of the task
+    assert [each.path for each in exa.requests if "/runs" not in each.path] == [monitors]
+    assert len(exa.requests) <= took / interval + 3
     assert exa.connections == 1
 
 

@@ -24,7 +24,7 @@ from tests.tasks import Store, TaskInstance
 TRIGGERS = [
     ExaMonitorRunTrigger("mon_a", run_id="run_1", poll_interval=5, exa_conn_id="exa_eu", looked=True),
     ExaMonitorRunTrigger("mon_a", created_after="2026-01-01T00:00:00+00:00", max_poll_interval=600),
-    ExaMonitorRunTrigger("mon_a", pick="next"),
+    ExaMonitorRunTrigger("mon_a", pick="next", idle=True),
     ExaMonitorRunsTrigger({"mon_a": {"run_id": "run_1"}}, needed=1, fail_on=["failed"], poll_interval=7),
 ]
 
@@ -54,6 +54,7 @@ def test_a_sensor_hands_all_that_was_set_to_its_trigger(exa: StandIn) -> None:
         task_id="wait",
         monitor_id="mon_a",
         pick="next",
+        wait_for_idle=True,
         poke_interval=7,
         timeout=100,
         exponential_backoff=True,
@@ -66,6 +67,7 @@ def test_a_sensor_hands_all_that_was_set_to_its_trigger(exa: StandIn) -> None:
         "run_id": None,
         "created_after": "2026-01-02T00:00:00+00:00",
         "pick": None,
+        "idle": True,
         "poll_interval": 7,
         "max_poll_interval": 50,
         "exa_conn_id": "exa_default",
@@ -84,13 +86,17 @@ def test_an_operator_hands_all_that_was_set_to_its_trigger(exa: StandIn) -> None
         runs=[{"monitor_id": "mon_a", "id": "run_1"}, {"monitor_id": "mon_b", "id": "run_2"}],
         wait_for="any",
         fail_on=("failed",),
+        wait_for_idle=True,
         poll_interval=9,
         execution_timeout=pendulum.duration(seconds=30),
         deferrable=True,
     )
     deferred = deferral(operator)
     arguments = deferred.trigger.serialize()[1]
-    assert arguments["choices"] == {"mon_a": {"run_id": "run_1"}, "mon_b": {"run_id": "run_2"}}
+    assert arguments["choices"] == {
+        "mon_a": {"run_id": "run_1", "idle": True},
+        "mon_b": {"run_id": "run_2", "idle": True},
+    }
     assert (arguments["needed"], arguments["fail_on"], arguments["poll_interval"]) == (1, ["failed"], 9)
     assert deferred.timeout.total_seconds() == 30
     assert exa.requests == []
@@ -128,6 +134,7 @@ def test_the_event_comes_no_sooner_than_airflow_can_take_it(
         ({"runs": [{}], "wait_for": 0}, "wait_for=0"),
         ({"runs": [{}], "poll_interval": 0}, "poll_interval=0"),
         ({"runs": [{}], "fail_on": "failed"}, "must be a list or tuple"),
+        ({"runs": [{}], "wait_for_idle": True, "api": "search"}, "wait_for_idle=True is not possible with"),
     ],
 )
 def test_bad_arguments_are_refused_while_the_dag_is_parsed(arguments: dict[str, Any], words: str) -> None:

@@ -61,6 +61,23 @@ def trouble(fault: Fault) -> Story:
     return story
 
 
+def busy(*statuses: str, fault: Fault | None = None, run: str = "completed") -> Story:
+    """A run that ends; its webset goes on for a while, is asked for in vain, or both, and then is idle."""
+
+    def story(exa: StandIn) -> Iterator[None]:
+        exa.add_monitor("mon_a", webset_status="running")
+        exa.add_run("mon_a", run_id="run_1", status="running")
+        yield
+        exa.move("run_1", run)
+        if fault:
+            exa.fail(fault)
+        for status in (*statuses, "idle"):
+            yield from [None] * 9
+            exa.set_webset_status("mon_a", status)
+
+    return story
+
+
 def nothing(exa: StandIn) -> Iterator[None]:
     """No run, ever."""
     yield from ()
@@ -86,7 +103,15 @@ class Case:
     words: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def apis(self) -> list[str]:
+        """Those that know what is asked for."""
+        idle = self.arguments.get("wait_for_idle")
+        return [api for api in APIS if DIALECTS[api].websets or not idle]
 
+
+WEBSET = "/websets/v0/websets/"
+IDLE = {"wait_for_idle": True}
 CASES = {
     "completed": Case(moves("created", "running", "completed"), "completed"),
     "failed": Case(
@@ -108,6 +133,18 @@ CASES = {
     "two_minutes_of_503": Case(trouble(Fault(status=503, times=7)), "completed"),
     "429_with_retry_after": Case(trouble(Fault(status=429, retry_after="0.3")), "completed"),
     "cut_body": Case(trouble(Fault(kind="cut")), "completed"),
+    "idle": Case(moves("running", "completed"), "completed", arguments=IDLE),
+    "idle_later": Case(busy("pending", "paused"), "completed", arguments=IDLE),
+    "failed_in_a_busy_webset": Case(busy(run="failed"), "failed", words="run_1 of", arguments=IDLE),
+    "503_of_the_webset": Case(
+        busy(fault=Fault(status=503, times=7, path=WEBSET)), "completed", arguments=IDLE
+    ),
+    "unknown_webset": Case(
+        busy(fault=Fault(status=404, path=WEBSET)),
+        error=ExaPermanentError,
+        words="was answered 404",
+        arguments=IDLE,
+    ),
 }
 
 
@@ -132,13 +169,14 @@ def play(exa: StandIn, case: Case, monkeypatch: pytest.MonkeyPatch, mode: str, *
 
 
 def rows() -> Iterator[Any]:
-    for (name, case), mode, flags, api in product(CASES.items(), MODES, FLAGS, APIS):
+    for (name, case), mode, flags in product(CASES.items(), MODES, FLAGS):
         # An operator has neither the flags of a sensor nor its timeout.
         if mode.startswith("operator") and (
             flags in ("soft_fail", "never_fail") or "timeout" in case.arguments
         ):
             continue
-        yield pytest.param(case, mode, flags, api, id=f"{name}-{mode}-{flags}-{api}")
+        for api in case.apis:
+            yield pytest.param(case, mode, flags, api, id=f"{name}-{mode}-{flags}-{api}")
 
 
 @pytest.mark.parametrize(("case", "mode", "flags", "api"), list(rows()))
@@ -155,6 +193,8 @@ def test_every_mode_ends_the_same(
         assert (ended.state, ended.error) == ("success", None)
         run = ExaHook(api=api).get_monitor_run("mon_a", "run_1")
         assert (run.status, run.as_dict()) == (case.outcome, xcom)
+        # Whoever waits for the webset goes on until it is idle, unless the run failed: then not at all.
+        assert set(exa.websets.values()) <= {"idle" if case.outcome == "completed" else "running"}
         return
     # The base class: never_fail skips a deferred sensor that times out, but not one that pokes.
     timed_out_anyway = fails is AirflowSensorTimeout and flags == "never_fail" and mode != "deferred"
@@ -165,16 +205,37 @@ def test_every_mode_ends_the_same(
     by_scheduler = fails is AirflowSensorTimeout and mode == "deferred"
     assert ("TRIGGER_TIMEOUT" if by_scheduler else case.words) in str(ended.reason)
     assert "standin-key" not in str(ended.reason)
+    assert set(exa.websets.values()) <= {"running"}
 
 
+@pytest.mark.parametrize(
+    ("case", "path"), [(Case(nothing), None), (Case(moves("completed"), arguments=IDLE), WEBSET)]
+)
 @pytest.mark.parametrize("mode", MODES)
-def test_the_first_look_must_succeed(exa: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+def test_the_first_look_must_succeed(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str, case: Case, path: str | None
+) -> None:
     """Trouble at the first look fails the try, so that Airflow's retries take over, not the timeout."""
-    case = Case(nothing)
-    exa.fail(Fault(status=503, times=None))
+    exa.fail(Fault(status=503, times=None, path=path))
     ended = play(exa, case, monkeypatch, mode)
     assert type(ended.error) is ExaTransientError
     assert "was answered 503" in str(ended.error)
+
+
+@pytest.mark.parametrize(("mode", "monitors"), [("poke", 2), ("deferred", 1), ("operator", 1)])
+def test_a_busy_webset_costs_a_request_a_look(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str, monitors: int
+) -> None:
+    """One process finds it by the monitor once; a sensor that pokes has asked for that one for its link."""
+    case = CASES["idle_later"]
+    assert play(exa, case, monkeypatch, mode).state == "success"
+    asked = [each.path.removeprefix("/websets/v0") for each in exa.requests]
+    assert asked.count("/monitors/mon_a") == monitors
+    looks, websets = (
+        [path for path in asked if path.startswith(what)] for what in ("/monitors/mon_a/runs", "/websets/")
+    )
+    assert len(looks) == len(websets) + 1  # at the first the run had not completed
+    assert len(asked) == len(looks) + len(websets) + monitors
 
 
 @pytest.mark.parametrize("mode", POKING_MODES)
@@ -233,6 +294,24 @@ class TestWhichRun:
         older(exa, "run_old", "completed", days=1)
         older(exa, "run_new", "running", minutes=5)
         assert wait(story(), pick="latest").xcom["id"] == "run_new"
+
+    @pytest.mark.parametrize("status", ["completed", "running"])
+    def test_latest_stays_with_its_run_until_the_webset_is_idle(
+        self, exa: StandIn, wait: Callable[..., Ended], status: str
+    ) -> None:
+        """Also where it has completed already when the task first looks; a newer run does not take over."""
+
+        def story() -> Iterator[None]:
+            exa.add_run("mon_a", run_id="run_newer", status="completed")
+            yield
+            exa.move("run_new", "completed")
+            yield from [None] * 9
+            exa.set_webset_status("mon_a", "idle")
+
+        exa.set_webset_status("mon_a", "running")
+        older(exa, "run_new", status, minutes=5)
+        assert wait(story(), pick="latest", wait_for_idle=True).xcom["id"] == "run_new"
+        assert list(exa.websets.values()) == ["idle"]
 
     def test_latest_waits_for_the_first_run_where_there_is_none(
         self, exa: StandIn, wait: Callable[..., Ended]
@@ -296,9 +375,12 @@ class TestWhichRun:
 
         older(exa, "run_1", "running", minutes=5)
         wait(story(), pick="latest")
-        asked = [each.path.removeprefix("/websets/v0/monitors/mon_a") for each in exa.requests]
-        assert asked[0] == "/runs"
-        assert set(asked[1:]) == {"/runs/run_1"}
+        asked = [each.path.removeprefix("/websets/v0/monitors") for each in exa.requests]
+        looks = [path for path in asked if "/runs" in path]
+        assert looks[0] == "/mon_a/runs"
+        assert set(looks[1:]) == {"/mon_a/runs/run_1"}
+        # For the link; in the triggerer, where the monitors of all waits are listed at once, twice.
+        assert [path for path in asked if path not in looks] in (["/mon_a"], ["", ""])
 
 
 @pytest.mark.parametrize(
@@ -313,6 +395,10 @@ class TestWhichRun:
         ({"pick": "next", "fail_on": ["cancelled"]}, "'cancelled', which is not one of 'failed', 'canceled'"),
         ({"created_after": "yesterday"}, "is not a time such as"),
         ({"pick": "next", "api": "serach"}, "api='serach'"),
+        (
+            {"pick": "next", "wait_for_idle": True, "api": "search"},
+            "wait_for_idle=True is not possible with api='search', only with api='websets'",
+        ),
     ],
 )
 def test_bad_arguments_are_refused_while_the_dag_is_parsed(arguments: dict[str, Any], words: str) -> None:
@@ -369,7 +455,7 @@ def test_waiting_on_a_disabled_monitor_says_so(
         exa.add_run("mon_a", run_id="run_1")
 
     assert play(exa, Case(story), monkeypatch, mode).state == "success"
-    assert "may never come: the monitor is disabled" in capfd.readouterr().out
+    assert "the monitor, which is disabled, makes no runs by itself" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("mode", MODES)

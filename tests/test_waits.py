@@ -16,6 +16,7 @@ from airflow_provider_exa import core, waits
 from airflow_provider_exa.calls import age
 from airflow_provider_exa.core import (
     DIALECTS,
+    ExaBadAnswerError,
     ExaError,
     ExaInputError,
     ExaPermanentError,
@@ -28,7 +29,7 @@ from airflow_provider_exa.core import (
 )
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.standin import Fault, StandIn
-from airflow_provider_exa.waits import Progress, RunChoice
+from airflow_provider_exa.waits import AllSince, Busy, Choice, Found, Progress, RunChoice, Sight
 
 WEBSETS = DIALECTS["websets"]
 START = pendulum.datetime(2026, 1, 31)
@@ -114,6 +115,7 @@ def test_a_choice_that_cannot_be_is_refused_while_parsing(given: dict[str, Any],
         ({"pick": "latest"}, {"pick": "latest"}),
         ({"pick": "next"}, {"created_after": START}),
         ({"created_after": "2026-01-30T01:00:00+01:00"}, {"created_after": START.subtract(days=1)}),
+        ({"pick": "next", "idle": True}, {"created_after": START, "idle": True}),
         ({"created_after": datetime(2026, 1, 30)}, {"created_after": START.subtract(days=1)}),  # noqa: DTZ001
     ],
     ids=str,
@@ -273,6 +275,102 @@ def test_a_look_that_fails_is_an_error_for_all(exa: StandIn, fault: Fault) -> No
     assert len(exa.requests) == 1
 
 
+# --- looks at the webset --------------------------------------------------------------------------
+
+IDLE, PLAIN = RunChoice(run_id="run_1", idle=True), RunChoice(run_id="run_1")
+WEBSET = "/websets/v0/websets/"
+#: What the webset is looked at for takes, and in this order.
+ASKED = ["runs/run_1", "monitors/mon_a", "websets/webset_a"]
+
+
+def sights_of(*choices: Choice, monitor: Monitor | None = None) -> tuple[list[Sight], Monitor | None]:
+    """What a later look shows of each choice, and the monitor."""
+    sights, monitor = ExaHook().call(waits.look(WEBSETS, "mon_a", choices, monitor=monitor))
+    return [sights[choice] for choice in choices], monitor
+
+
+@pytest.fixture
+def webset(exa: StandIn) -> str:
+    """The webset of ``mon_a``, which is running while ``run_1`` has completed."""
+    exa.add_monitor("mon_a", webset_id="webset_a", webset_status="running")
+    exa.add_run("mon_a", run_id="run_1", created_at=START)
+    return "webset_a"
+
+
+@pytest.mark.usefixtures("webset")
+@pytest.mark.parametrize(
+    ("run", "status", "asked", "shown"),
+    [
+        ("completed", "running", ASKED, "running"),
+        ("completed", "pending", ASKED, "pending"),
+        ("completed", "dreaming", ASKED, "dreaming"),
+        ("completed", "idle", ASKED, None),
+        ("running", "running", ASKED[:1], None),
+        ("failed", "running", ASKED[:1], None),
+        ("canceled", "running", ASKED[:1], None),
+    ],
+)
+def test_only_a_completed_run_is_held_back_by_its_webset(
+    *, exa: StandIn, run: str, status: str, asked: list[str], shown: str | None
+) -> None:
+    """By any that is not idle; only then it is asked for, as a run that ended otherwise gets nothing more."""
+    exa.move("run_1", run)
+    exa.set_webset_status("mon_a", status)
+    (sight,), _ = sights_of(IDLE)
+    assert paths(exa) == asked
+    assert (getattr(sight, "webset", None), waits.run_of(sight).status) == (shown, run)
+
+
+@pytest.mark.usefixtures("webset")
+def test_a_webset_is_found_once(exa: StandIn) -> None:
+    """Of a monitor that is known only its webset is asked for, for all choices at once."""
+    by_time = RunChoice(created_after=START, idle=True)
+    _, monitor = sights_of(IDLE)
+    assert monitor.webset_id == "webset_a"
+    exa.requests.clear()
+    sights, again = sights_of(IDLE, by_time, monitor=monitor)
+    assert [sight.webset for sight in sights] == ["running", "running"]
+    assert again is monitor
+    assert paths(exa) == ["mon_a/runs", "websets/webset_a"]
+
+
+@pytest.mark.usefixtures("webset")
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault(status=404, path=WEBSET), ExaPermanentError),
+        (Fault(status=503, times=None, path=WEBSET), ExaTransientError),
+        (Fault(status=200, body=b"{}", path=WEBSET), ExaBadAnswerError),
+        (None, None),
+    ],
+    ids=["404", "503", "unreadable", "busy"],
+)
+def test_a_webset_concerns_only_who_waits_for_it(
+    exa: StandIn, no_pauses: list[float], fault: Fault | None, error: type[ExaError] | None
+) -> None:
+    """Whoever else looks for that run, or for all, is shown it as it is."""
+    if fault:
+        exa.fail(fault)
+    by_time, feed = RunChoice(created_after=START), AllSince(START)
+    (idle, plain, timed, found), _ = sights_of(IDLE, PLAIN, by_time, feed)
+    assert type(idle) is (error or Busy)
+    assert isinstance(plain, MonitorRun)
+    assert plain is timed
+    assert isinstance(found, Found)
+    assert (found.complete, list(found.runs)) == (True, [plain])
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_trouble_on_the_way_to_the_webset_is_its_own(exa: StandIn, first: bool) -> None:
+    """A monitor that is gone while its runs are still there is told to those who need its webset."""
+    exa.add_run("mon_a", run_id="run_1")
+    exa.monitors["gone"] = exa.monitors.pop("mon_a")
+    sights, monitor = ExaHook().call(waits.look(WEBSETS, "mon_a", [IDLE, PLAIN], first=first))
+    assert "answered 404: 'Monitor not found'" in str(sights[IDLE])
+    assert isinstance(sights[PLAIN], MonitorRun)
+    assert monitor is None
+
+
 # --- the verdict ----------------------------------------------------------------------------------
 
 
@@ -339,9 +437,10 @@ def test_an_error_passes_through_an_event(error: type[ExaError]) -> None:
 # --- progress -------------------------------------------------------------------------------------
 
 TROUBLE = ExaTransientError("GET https://api.exa.ai got no answer.")
+BUSY, PENDING = (Busy(make_run("run_1"), status) for status in ("running", "pending"))
 
 
-def tell(progress: Progress, minute: float, seen: str | ExaTransientError | None) -> str | None:
+def tell(progress: Progress, minute: float, seen: str | Busy | ExaTransientError | None) -> str | None:
     """Tell a wait what was seen so many minutes after ``START``."""
     now = START.add(seconds=minute * 60)
     return progress.saw(make_run("run_1", status=seen) if isinstance(seen, str) else seen, now)
@@ -358,6 +457,8 @@ def tell(progress: Progress, minute: float, seen: str | ExaTransientError | None
         ([(0, None), (1, "created"), (6, "created"), (7, "running"), (11, "running")], [0, 1, 6, 7]),
         ([(0, "running"), (1, TROUBLE), (2, TROUBLE), (6, TROUBLE), (7, "running")], [0, 1, 6, 7]),
         ([(0, "running"), (1, "paused"), (2, "paused")], [0, 1]),
+        ([(0, "running"), (1, BUSY), (2, BUSY), (3, TROUBLE), (4, BUSY), (5, "completed")], [0, 1, 3, 4, 5]),
+        ([(0, BUSY), (1, BUSY), (2, PENDING), (8, PENDING)], [0, 2, 8]),
     ],
 )
 def test_a_line_is_due_at_each_change_and_every_five_minutes(
@@ -380,6 +481,7 @@ def test_a_line_says_what_is_and_for_how_long() -> None:
         "run_1 is running, after 0:02:00.",
         "GET https://api.exa.ai got no answer. Waiting on, after 1:03:00.",
     ]
+    assert tell(progress, 64, BUSY) == "run_1 is completed, and its webset running, after 1:04:00."
     assert (progress.looked, progress.run_id) == (True, "run_1")
 
 
@@ -408,11 +510,14 @@ def test_what_waiting_does_not_mend_ends_the_wait(error: Exception) -> None:
     ("status", "told"),
     [
         ("enabled", "not there yet, after 0:00:00."),
-        ("disabled", "not there, and may never come: the monitor is disabled, after 0:00:00."),
+        (
+            "disabled",
+            "not there yet, and the monitor, which is disabled, makes no runs by itself, after 0:00:00.",
+        ),
     ],
 )
 def test_waiting_on_a_disabled_monitor_is_told(status: str, told: str) -> None:
-    """It may never make the run, which whoever reads the log should know."""
+    """Whoever reads the log should know that the run comes only if somebody starts it."""
     monitor: Monitor = parse_monitor(WEBSETS, {"id": "mon_a", "status": status})
     assert Progress(START).saw(None, START, monitor) == told
     assert Progress(START).saw(make_run("run_1"), START, monitor) == "run_1 is completed, after 0:00:00."
@@ -423,7 +528,7 @@ def test_waiting_on_a_disabled_monitor_is_told(status: str, told: str) -> None:
     [
         Progress(START),
         Progress(START, looked=True),
-        Progress(START, True, "run_1", "running", START.add(minutes=5, microseconds=1)),
+        Progress(START, True, "run_1", "webset_1", "running", START.add(minutes=5, microseconds=1)),
     ],
 )
 def test_progress_survives_as_json(progress: Progress) -> None:

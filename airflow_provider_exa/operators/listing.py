@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator, ObjectStoragePath
 from airflow_provider_exa.arguments import as_time, check_id, check_time, check_words
 from airflow_provider_exa.calls import list_runs, newest_runs
 from airflow_provider_exa.core import STATUSES, ExaInputError, MonitorRun, dialect_of
+from airflow_provider_exa.links import ExaWebsetLink, webset_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -39,6 +40,8 @@ class ExaListMonitorRunsOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("monitor_id", "created_after", "created_before", "exa_conn_id")
     ui_color: str = "#e8ecff"
+    operator_extra_links = (ExaWebsetLink(),)
+    webset_id: str | None = None
 
     def __init__(
         self,
@@ -88,6 +91,7 @@ class ExaListMonitorRunsOperator(BaseOperator):
         runs = hook.call(newest_runs(list_runs(hook.dialect, self.monitor_id), self.limit, keep, since))
         if not runs:
             hook.get_monitor(self.monitor_id)
+        self.webset_id = webset_of(hook, self.monitor_id)
         self.log.info("Monitor %s: %d runs.", self.monitor_id, len(runs))
         return [run.as_dict() for run in runs]
 
@@ -116,6 +120,8 @@ class ExaListMonitorRunResultsOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("monitor_id", "run_id", "path", "exa_conn_id")
     ui_color: str = "#e8ecff"
+    operator_extra_links = (ExaWebsetLink(),)
+    webset_id: str | None = None
 
     def __init__(
         self,
@@ -143,6 +149,7 @@ class ExaListMonitorRunResultsOperator(BaseOperator):
         from airflow_provider_exa.hooks import ExaHook
 
         hook = ExaHook(self.exa_conn_id, self.api)
+        self.webset_id = webset_of(hook, self.monitor_id)
         results = hook.list_run_results(hook.get_monitor_run(self.monitor_id, self.run_id))
         if self.path is None:
             listed = list(islice(results, MAX_LIMIT + 1))
@@ -178,6 +185,7 @@ class ExaListMonitorsOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("webset_id", "exa_conn_id")
     ui_color: str = "#e8ecff"
+    operator_extra_links = (ExaWebsetLink(),)
 
     def __init__(
         self,
@@ -189,7 +197,7 @@ class ExaListMonitorsOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        dialect_of(api)
+        dialect_of(api, websets=webset_id and f"webset_id={webset_id!r}")
         if webset_id is not None:
             check_id("webset_id", webset_id)
         self.only_enabled = only_enabled

@@ -20,6 +20,7 @@ from airflow_provider_exa.arguments import (
     check_words,
 )
 from airflow_provider_exa.core import ExaInputError, dialect_of
+from airflow_provider_exa.links import ExaWebsetLink
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
 from airflow_provider_exa.waits import FAIL_ON, Progress, judge, received
 
@@ -42,6 +43,8 @@ class ExaWaitForMonitorRunsOperator(BaseOperator):
     :param created_after: a datetime or ISO 8601 (templated)
     :param wait_for: how many runs have to end well: ``"all"``, ``"any"`` (one) or a number
     :param fail_on: the outcomes that are not well; with ``()`` every end is
+    :param wait_for_idle: after a run has completed, wait until its webset is idle, too, so that what it found
+        has its enrichments; search monitors have no webset
     :param poll_interval: seconds between polls of a monitor
     :param exa_conn_id: the Airflow connection (templated)
     :param api: which of Exa's monitor APIs the monitors belong to
@@ -53,6 +56,8 @@ class ExaWaitForMonitorRunsOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("monitor_ids", "runs", "created_after", "exa_conn_id")
     ui_color: str = "#e8ecff"
+    operator_extra_links = (ExaWebsetLink(),)
+    webset_id: str | None = None
 
     def __init__(
         self,
@@ -62,6 +67,7 @@ class ExaWaitForMonitorRunsOperator(BaseOperator):
         created_after: datetime | str | None = None,
         wait_for: str | int = "all",
         fail_on: Collection[str] = FAIL_ON,
+        wait_for_idle: bool = False,
         poll_interval: float = 60,
         exa_conn_id: str = "exa_default",
         api: str = "websets",
@@ -76,12 +82,13 @@ class ExaWaitForMonitorRunsOperator(BaseOperator):
         if wait_for not in ("all", "any") and not (isinstance(wait_for, int) and wait_for >= 1):
             raise ExaInputError(f"wait_for={wait_for!r} is not 'all', 'any' or a number of runs")
         check_seconds("poll_interval", poll_interval)
-        dialect_of(api)
+        dialect_of(api, websets="wait_for_idle=True" if wait_for_idle else None)
         self.monitor_ids = monitor_ids
         self.runs = runs
         self.created_after = created_after
         self.wait_for = wait_for
         self.fail_on = fail_on
+        self.wait_for_idle = wait_for_idle
         self.poll_interval = poll_interval
         self.exa_conn_id = exa_conn_id
         self.api = api
@@ -107,10 +114,11 @@ class ExaWaitForMonitorRunsOperator(BaseOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Judge the runs that the trigger brings."""
         runs: dict[str, Any] = received(event)
+        self.webset_id = event["webset_id"]
         judge(runs.values(), self.fail_on, self._needed(len(self._choices())))
         return runs
 
-    def _choices(self) -> dict[str, dict[str, str]]:
+    def _choices(self) -> dict[str, dict[str, Any]]:
         """Which run of each monitor, as a trigger takes it."""
         if self.runs is None:
             since = as_time("created_after", self.created_after or "").isoformat()
@@ -123,7 +131,7 @@ class ExaWaitForMonitorRunsOperator(BaseOperator):
         for monitor_id, choice in pairs:
             check_segment("monitor_id", monitor_id)
             check_segment("run_id", choice.get("run_id", "any"))
-        choices = dict(pairs)
+        choices = {monitor_id: {**choice, "idle": self.wait_for_idle} for monitor_id, choice in pairs}
         if len(choices) < len(pairs):
             raise ExaInputError(
                 "two of the runs are of the same monitor; wait for them in tasks of their own"

@@ -1,0 +1,29 @@
+"""What a task remembers from one of its processes to the next: Airflow's task state, where there is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+def recall(context: Context, key: str) -> tuple[dict[str, Any] | None, bool]:
+    """
+    What the task has remembered, if anything, and whether it was cleared since then.
+
+    From Airflow 3.3 on it is kept through reschedules, retries, a worker's death and a clear of the task,
+    which raises ``max_tries``; before, nothing is.
+    """
+    store = context.get("task_state_store")
+    kept = store.get(key) if store is not None else None
+    if not isinstance(kept, dict):
+        return None, False
+    return kept, kept.pop("max_tries") != context["ti"].max_tries
+
+
+def remember(context: Context, key: str, values: dict[str, Any]) -> None:
+    """Keep the values for the task's next process, where Airflow can."""
+    store = context.get("task_state_store")
+    if store is not None:
+        store.set(key, {"max_tries": context["ti"].max_tries, **values})
