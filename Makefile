@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 # Which of Exa's APIs demo and chaos ask: websets or search.
-API ?= websets
+API ?= $(or $(EXA_API),websets)
 BIN := .venv/bin
 
 .PHONY: test demo e2e-many chaos bench bench-quick

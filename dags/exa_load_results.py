@@ -1,9 +1,10 @@
 """
 ### Load what a completed run of an Exa monitor found into a database
 
-Starts by itself when a run has completed. What the run found is written to object storage as JSON Lines, in
-the folder that `EXA_RESULTS` names (`file:///tmp/exa_results`, `s3://aws_default@bucket/exa`, …), and from
-there into the table `exa_results` of the database behind the connection `exa_results_db`: SQLite
+Starts by itself when a run of the monitor `EXA_MONITOR_ID` has completed; `EXA_API` says of which API. What
+the run found is written to object storage as JSON Lines, in the folder that `EXA_RESULTS` names
+(`file:///tmp/exa_results`, `s3://aws_default@bucket/exa`, …), and from there into the table `exa_results` of
+the database behind the connection `exa_results_db`: SQLite
 (`{"conn_type": "sqlite", "host": "/tmp/exa_results.db"}`, with `apache-airflow-providers-sqlite`),
 PostgreSQL, or another that Airflow has a provider for.
 

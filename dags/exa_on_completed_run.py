@@ -2,8 +2,8 @@
 ### Start when a run of an Exa monitor has completed, and process each run
 
 No task waits: the triggerer watches the monitor and starts this DAG. One DAG run may be for several monitor
-runs, so the last task is mapped over them. The monitor's id is read from the environment variable
-`EXA_MONITOR_ID`, as an asset is part of the DAG file.
+runs, so the last task is mapped over them. The monitor's id and its API are read from the environment
+variables `EXA_MONITOR_ID` and `EXA_API`, as an asset is part of the DAG file.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from airflow_provider_exa.assets import FinishedRun, finished_runs, monitor_runs
 from airflow_provider_exa.hooks import ExaHook
 
 MONITOR_ID = os.environ.get("EXA_MONITOR_ID", "monitor_id_from_exa")
+API = os.environ.get("EXA_API", "websets")
 
 
 @dag(
-    schedule=monitor_runs(MONITOR_ID, poll_interval=30),
+    schedule=monitor_runs(MONITOR_ID, api=API, poll_interval=30),
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     doc_md=__doc__,

@@ -1,7 +1,7 @@
 """
 ### Start when a run of an Exa monitor has failed or was canceled, and raise the alarm
 
-The monitor's id is read from the environment variable `EXA_MONITOR_ID`.
+The monitor's id and its API are read from the environment variables `EXA_MONITOR_ID` and `EXA_API`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from airflow.sdk import dag, task
 from airflow_provider_exa.assets import finished_runs, monitor_runs
 
 MONITOR_ID = os.environ.get("EXA_MONITOR_ID", "monitor_id_from_exa")
+API = os.environ.get("EXA_API", "websets")
 
 
 @dag(
-    schedule=monitor_runs(MONITOR_ID, statuses=("failed", "canceled"), poll_interval=30),
+    schedule=monitor_runs(MONITOR_ID, api=API, statuses=("failed", "canceled"), poll_interval=30),
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     doc_md=__doc__,

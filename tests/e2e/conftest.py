@@ -24,7 +24,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def standin() -> Iterator[StandIn]:
     with StandIn(api_key="standin-key-1234") as server:
         # Watched from the start; an unknown monitor is looked for again only after a while.
-        for monitor in ("e2e_sample", "e2e_paused", *(f"e2e_burst_{number}" for number in range(5))):
+        for monitor in (
+            "e2e_sample",
+            "e2e_search",
+            "e2e_paused",
+            *(f"e2e_burst_{number}" for number in range(5)),
+        ):
             server.add_monitor(monitor)
             server.add_run(monitor, run_id=f"history_of_{monitor}")
         yield server

@@ -47,7 +47,7 @@ def test_the_samples_start_when_a_run_has_ended(
     airflow: RealAirflow, standin: StandIn, results: Path
 ) -> None:
     """Completed runs are processed and what they found is loaded; failed ones raise the alarm."""
-    until(lambda: watched(airflow, "e2e_sample") == 2)
+    until(lambda: watched(airflow, "e2e_sample") == 2 and watched(airflow, "e2e_search"))
     found = [{"title": f"Page {it}", "url": f"https://example.com/{it}"} for it in range(3)]
     bad = standin.add_run(
         "e2e_sample",
@@ -56,6 +56,7 @@ def test_the_samples_start_when_a_run_has_ended(
         failed_reason="no luck",
     )
     good = standin.add_run("e2e_sample", states=[(0, "running"), (1, "completed")], results=found)
+    searched = standin.add_run("e2e_search", results=found)
     until(lambda: started(airflow, "exa_on_completed_run") and started(airflow, "exa_on_failed_run"), 120)
     (dag_run,) = started(airflow, "exa_on_completed_run")
     assert airflow.xcom("exa_on_completed_run", dag_run, "load", 0)["id"] == good
@@ -63,10 +64,12 @@ def test_the_samples_start_when_a_run_has_ended(
         "runs_to_load": "success",
         "load[0]": "success",
     }
-    until(lambda: started(airflow, "exa_load_results"))
+    until(lambda: started(airflow, "exa_load_results") and started(airflow, "e2e_load_results"))
     with closing(sqlite3.connect(results / "exa.db")) as database:
-        rows = database.execute("SELECT run_id, url FROM exa_results ORDER BY url").fetchall()
-    assert rows == [(good, page["url"]) for page in found]
+        rows = database.execute("SELECT run_id, url FROM exa_results").fetchall()
+    assert sorted(rows) == sorted((run, page["url"]) for run in (good, searched) for page in found)
+    paths = [each.path for each in standin.requests if "e2e_search" in each.path]
+    assert all(path.startswith("/monitors/") for path in paths)
     (dag_run,) = started(airflow, "exa_on_failed_run")
     (line,) = airflow.xcom("exa_on_failed_run", dag_run, "alert")
     assert line.startswith(f"Run {bad} of monitor e2e_sample failed at 20")
