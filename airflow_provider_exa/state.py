@@ -27,3 +27,10 @@ def remember(context: Context, key: str, values: dict[str, Any]) -> None:
     store = context.get("task_state_store")
     if store is not None:
         store.set(key, {"max_tries": context["ti"].max_tries, **values})
+
+
+def forget(context: Context, key: str) -> None:
+    """Remember nothing any more."""
+    store = context.get("task_state_store")
+    if store is not None:
+        store.delete(key)

@@ -34,6 +34,9 @@ class Store:
     def set(self, key: str, value: Any) -> None:
         self.kept[key] = json.dumps(value)
 
+    def delete(self, key: str) -> None:
+        self.kept.pop(key, None)
+
 
 @dataclass
 class TaskInstance:

@@ -5,11 +5,13 @@ from airflow_provider_exa.operators.listing import (
     ExaListMonitorRunsOperator,
     ExaListMonitorsOperator,
 )
+from airflow_provider_exa.operators.triggering import ExaTriggerMonitorOperator
 from airflow_provider_exa.operators.waiting import ExaWaitForMonitorRunsOperator
 
 __all__ = [
     "ExaListMonitorRunResultsOperator",
     "ExaListMonitorRunsOperator",
     "ExaListMonitorsOperator",
+    "ExaTriggerMonitorOperator",
     "ExaWaitForMonitorRunsOperator",
 ]
