@@ -67,9 +67,9 @@ def blows(round_: int) -> tuple[Blow, Blow]:
 
 @pytest.fixture(autouse=True)
 def _as_it_was(standin: StandIn) -> Iterator[None]:
-    was = standin.on_trigger, standin.trigger_delay
+    was = standin.on_trigger, standin.trigger_delay, standin.trigger_options
     yield
-    standin.on_trigger, standin.trigger_delay = was
+    standin.on_trigger, standin.trigger_delay, standin.trigger_options = was
 
 
 def new_runs(standin: StandIn, monitor: str) -> list[str]:
@@ -115,6 +115,14 @@ def test_it_starts_a_run_and_waits_for_it(airflow: RealAirflow, standin: StandIn
         assert ([run["id"]], run["status"]) == (new_runs(standin, monitor), "completed")
         assert posts(standin, monitor) == 1
         assert KEY not in airflow.task_log(DAG, dag_run, task_id)
+
+
+def test_the_sample_lists_what_its_search_found(airflow: RealAirflow, standin: StandIn) -> None:
+    """The run that it has started, and no other, is where the results come from."""
+    standin.trigger_options = {"results": [{"title": "A page", "url": "https://example.com"}]}
+    dag_run = airflow.trigger("exa_search_now", {"monitor_id": two_monitors(standin)[0]})
+    assert set(airflow.wait("exa_search_now", dag_run).values()) == {"success"}
+    assert airflow.xcom("exa_search_now", dag_run, "show") == ["A page: https://example.com"]
 
 
 def test_a_killed_worker_starts_no_second_run(airflow: RealAirflow, standin: StandIn) -> None:
