@@ -17,6 +17,7 @@ from airflow_provider_exa.core import (
     Dialect,
     ExaEndlessListingError,
     ExaError,
+    ExaHugeAnswerError,
     ExaTransientError,
     Monitor,
     MonitorRun,
@@ -30,6 +31,8 @@ from airflow_provider_exa.core import (
 T = TypeVar("T")
 
 MAX_PAGES = 1000
+#: How many objects Exa puts on a page, at most, where it is not asked for a number: 50 by its documents.
+PAGE_SIZE = 50
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,30 @@ class Page(Generic[T]):
 
 def fetch_page(listing: Listing[T]) -> Call[Page[T]]:
     """
+    One page of a listing, smaller than it would be where that is too large to be read.
+
+    A listing of a search monitor's runs may hold what each has found, which has no limit but that.
+
+    :raises ExaEndlessListingError: the cursor was given before, or there are more than ``max_pages``
+    """
+    try:
+        return (yield from _fetch_page(listing))
+    except ExaHugeAnswerError:
+        limit = int(listing.params.get("limit", PAGE_SIZE))
+        if limit == 1:
+            raise
+    warn_once(f"The listing {listing.path} is too large to be read; it is listed in smaller pages.")
+    smaller = {**listing.params, "limit": max(1, limit // 5)}
+    return (yield from fetch_page(replace(listing, params=smaller)))
+
+
+def _fetch_page(listing: Listing[T]) -> Call[Page[T]]:
+    """
     One page of a listing.
 
     Websets documents no parameter for its list of runs, so a 400 may mean that the server refuses
     ``limit`` (on the first page) or ``cursor`` (later): that one is left out and the page asked for again.
     Without its cursor that is page one again, so the listing ends there.
-
-    :raises ExaEndlessListingError: the cursor was given before, or there are more than ``max_pages``
     """
     cursor = str(listing.params.get("cursor", ""))
     if cursor in listing.cursors:

@@ -9,6 +9,7 @@ result; ``transport.py`` drives it. The errors:
     ExaError
     ├── ExaTransientError        no answer, 408, 429, 5xx, a run not started: it may succeed later
     │   └── ExaBadAnswerError    an answer that cannot be read; a later one may be
+    │       └── ExaHugeAnswerError  an answer that is too large to be read
     └── ExaPermanentError        asking again does not help: every other status; an AirflowFailException,
         │                        so a task fails without retries
         ├── ExaEndlessListingError  a listing comes back to a page it had, or has too many
@@ -73,6 +74,10 @@ class ExaBadAnswerError(ExaTransientError):
         super().__init__(message, repeatable=False)
 
 
+class ExaHugeAnswerError(ExaBadAnswerError):
+    """Exa's answer is too large to be read."""
+
+
 class ExaPermanentError(ExaError, AirflowFailException):
     """Exa refused; asking again does not help."""
 
@@ -95,6 +100,7 @@ ERRORS: dict[str, type[ExaError]] = {
     for error in (
         ExaTransientError,
         ExaBadAnswerError,
+        ExaHugeAnswerError,
         ExaPermanentError,
         ExaEndlessListingError,
         ExaInputError,

@@ -28,8 +28,8 @@ from urllib3.exceptions import HTTPError
 
 from airflow_provider_exa.core import (
     Call,
-    ExaBadAnswerError,
     ExaError,
+    ExaHugeAnswerError,
     ExaTransientError,
     Request,
     Response,
@@ -90,7 +90,7 @@ class Sender:
         One answer to one request.
 
         :raises ExaTransientError: no answer, or one that says that Exa cannot answer now
-        :raises ExaBadAnswerError: the answer has more than 16 MiB
+        :raises ExaHugeAnswerError: the answer has more than 16 MiB
         """
         url = self.account.base_url + request.path
         try:
@@ -120,7 +120,7 @@ class Sender:
             while chunk := answer.raw.read1(65536, decode_content=True):
                 body += chunk
                 if len(body) > MAX_BODY:
-                    raise ExaBadAnswerError(
+                    raise ExaHugeAnswerError(
                         f"{request.method} {url} was answered with more than {MAX_BODY >> 20} MiB."
                     )
                 if time.monotonic() > deadline:

@@ -14,6 +14,7 @@ from airflow_provider_exa import calls
 from airflow_provider_exa.core import (
     DIALECTS,
     ExaBadAnswerError,
+    ExaHugeAnswerError,
     ExaInputError,
     ExaPermanentError,
     MonitorRun,
@@ -270,6 +271,26 @@ def test_more_pages_than_allowed_are_an_error(exa: StandIn, ten: list[str], max_
         assert len(exa.requests) == max_pages
     else:
         assert [run.id for run in listing] == ten
+
+
+def test_a_page_that_is_too_large_is_listed_in_smaller_ones(
+    exa: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each run of a search monitor may hold all that it found; the pages after that are as small at once."""
+    found = [{"title": "long", "text": "x" * 700_000}]
+    ids = [exa.add_run("mon_a", results=found) for _ in range(25)]
+    assert list_runs(ExaHook(api="search")) == ids[::-1]
+    assert [request.query.get("limit") for request in exa.requests] == [None, "10", "10", "10"]
+    (warning,) = warnings_of(caplog)
+    assert warning.startswith("The listing /monitors/mon_a/runs is too large to be read")
+
+
+def test_one_run_that_is_too_large_is_an_error(exa: StandIn, ten: list[str]) -> None:
+    """There is no smaller page than that of one."""
+    exa.fail(Fault(kind="huge", times=None))
+    with pytest.raises(ExaHugeAnswerError, match="more than 16 MiB"):
+        list_runs(ExaHook())
+    assert [request.query.get("limit") for request in exa.requests] == [None, "10", "2", "1"]
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from airflow_provider_exa.core import (
-    ExaBadAnswerError,
     ExaError,
+    ExaHugeAnswerError,
     ExaPermanentError,
     ExaTransientError,
     Request,
@@ -381,7 +381,7 @@ def test_a_redirect_is_never_followed(exa: StandIn) -> None:
 def test_a_huge_answer_is_cut_off(exa: StandIn) -> None:
     """After 16 MiB it is an error, and it is not asked for again."""
     exa.fail(Fault(kind="huge"))
-    with pytest.raises(ExaBadAnswerError, match="more than 16 MiB"):
+    with pytest.raises(ExaHugeAnswerError, match="more than 16 MiB"):
         ExaHook().get_monitor("mon_a")
     assert len(exa.requests) == 1
 
@@ -397,7 +397,7 @@ def test_the_limit_is_for_what_is_unpacked(
     if fits:
         assert len(send(base_url=server.url).body) == size
     else:
-        with pytest.raises(ExaBadAnswerError, match="more than 16 MiB"):
+        with pytest.raises(ExaHugeAnswerError, match="more than 16 MiB"):
             send(base_url=server.url)
 
 
