@@ -32,21 +32,21 @@ def find_results(dialect: Dialect, run: MonitorRun) -> Call[tuple[Sequence[Resul
     """
     What a run found: results that are here, and listings of those that are not.
 
-    A search monitor's run holds its results; ``MonitorRun.raw["output"]`` has the rest of its output. That of
-    a Websets monitor names neither its search nor its items, so they are inferred: they are the items of
-    those searches of the monitor's webset that began after the run did and before the next one. Searches
-    that others made in the webset meanwhile are among them.
+    A search monitor's run holds its results, but is promised to hold all of them only where it is asked for
+    by its id. That of a Websets monitor names neither its search nor its items, so they are inferred: they
+    are the items of those searches of the monitor's webset that began after the run did and before the next
+    one. Searches that others made in the webset meanwhile are among them.
 
     :raises ExaInputError: the run has not ended
     """
+    if dialect.output:
+        run = yield from get_run(dialect, run.monitor_id, run.id)
     if not run.finished:
         raise ExaInputError(
             f"Run {run.id} of Exa monitor {run.monitor_id} is {run.status}; it has no results yet"
         )
     if dialect.output:
-        if dialect.output not in run.raw:
-            run = yield from get_run(dialect, run.monitor_id, run.id)
-        return _inline(run, run.raw[dialect.output]), []
+        return _inline(run, run.raw.get(dialect.output)), []
     webset_id = (yield from get_monitor(dialect, run.monitor_id)).webset_id
     searches = yield from get_webset(dialect, webset_id, _parse_searches)
     later = yield from newest_runs(
@@ -61,6 +61,18 @@ def find_results(dialect: Dialect, run: MonitorRun) -> Call[tuple[Sequence[Resul
         for search_id, began in searches.items()
         if began >= run.created_at and (until is None or began < until)
     ]
+
+
+def summary_of(dialect: Dialect, run: MonitorRun) -> dict[str, Any] | None:
+    """
+    What a run says of its results as a whole, in Exa's words; None where it says nothing.
+
+    A search monitor's says ``content``, what Exa has written of them, and ``grounding``, its sources.
+    """
+    output = run.raw.get(dialect.output or "")
+    if not isinstance(output, Mapping):
+        return None
+    return {key: value for key, value in output.items() if key != "results"}
 
 
 def _inline(run: MonitorRun, output: Any) -> Sequence[Result]:

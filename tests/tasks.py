@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pkgutil import resolve_name
 from typing import Any
 
@@ -40,14 +41,18 @@ class Store:
 
 @dataclass
 class TaskInstance:
-    """What an operator asks of its task instance."""
+    """What an operator asks of its task instance, and the XComs it was given but the return value."""
 
-    start_date: datetime
-    max_tries: int
+    start_date: datetime = field(default_factory=partial(pendulum.now, "UTC"))
+    max_tries: int = 0
     first_reschedule: datetime | None = None
+    xcoms: dict[str, Any] = field(default_factory=dict)
 
     def get_first_reschedule_date(self, context: Any) -> datetime | None:
         return self.first_reschedule
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value))
 
 
 @dataclass
@@ -85,7 +90,7 @@ class Task:
 
     def run(self, monkeypatch: pytest.MonkeyPatch) -> Ended:
         """One try, from its start to its end."""
-        ti = TaskInstance(pendulum.now("UTC"), self.max_tries)
+        ti = TaskInstance(max_tries=self.max_tries)
         context: dict[str, Any] = {"ti": ti}
         if self.store is not None:
             context["task_state_store"] = self.store

@@ -22,7 +22,7 @@ from airflow_provider_exa.operators import (
     ExaWaitForMonitorRunsOperator,
 )
 from airflow_provider_exa.standin import Fault, StandIn
-from tests.tasks import POKE_INTERVAL, Ended, Store, Task
+from tests.tasks import POKE_INTERVAL, Ended, Store, Task, TaskInstance
 from tests.test_waiting import IDLE, MODES, POKING_MODES, SENSOR_MODES, make_task
 
 SINCE = "2026-01-01"
@@ -312,7 +312,7 @@ def test_a_listing_links_to_the_webset(make: str, arguments: dict[str, Any], bef
     """Also where it is empty; what is asked for by its webset has the link from the start."""
     operator = LISTINGS[make](**arguments)
     assert link_of(operator) == before
-    operator.execute({})
+    operator.execute({"ti": TaskInstance()})
     assert link_of(operator) == after
 
 

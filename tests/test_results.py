@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from airflow_provider_exa.core import DIALECTS, ExaBadAnswerError, ExaInputError
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.operators import ExaListMonitorRunResultsOperator
 from airflow_provider_exa.standin import Fault, StandIn
+from tests.tasks import TaskInstance
 
 START = pendulum.datetime(2026, 1, 1)
 
@@ -76,23 +78,24 @@ def test_an_output_that_cannot_be_read_is_quoted(exa: StandIn, output: Any) -> N
     """Exa adds to its answers without notice."""
     exa.add_run("mon_a", run_id="run_1")
     run = {"id": "run_1", "status": "completed", "createdAt": "2026-01-01T00:00:00Z", "output": output}
-    exa.fail(Fault(status=200, body=json.dumps(run).encode()))
+    exa.fail(Fault(status=200, body=json.dumps(run).encode(), times=2))
     with pytest.raises(ExaBadAnswerError, match="The output of run run_1 holds no list of results"):
         results("search", "run_1")
 
 
-def test_a_run_whose_listing_left_out_its_output_is_asked_for(exa: StandIn) -> None:
-    """Exa's documents promise the output with one run, not in a listing."""
+@pytest.mark.parametrize("listed", [{}, {"output": None}, {"output": {"results": []}}], ids=str)
+def test_what_a_listing_left_out_is_asked_for(exa: StandIn, listed: dict[str, Any]) -> None:
+    """Exa's documents promise the full output with one run, not in a listing."""
     add_runs(exa, 1)
     hook = ExaHook(api="search")
-    run = hook.get_monitor_run("mon_a", "run_0")
-    del run.raw["output"]  # type: ignore[attr-defined]
-    assert urls(hook.list_run_results(run)) == ["https://example.com/run_0/0"]
+    (run,) = hook.list_monitor_runs("mon_a")
+    raw = {name: value for name, value in run.raw.items() if name != "output"}
+    assert urls(hook.list_run_results(replace(run, raw=raw | listed))) == ["https://example.com/run_0/0"]
 
 
-def run_operator(**arguments: Any) -> Any:
+def run_operator(ti: TaskInstance | None = None, **arguments: Any) -> Any:
     operator = ExaListMonitorRunResultsOperator(task_id="results", monitor_id="mon_a", **arguments)
-    return json.loads(json.dumps(operator.execute({})))
+    return json.loads(json.dumps(operator.execute({"ti": ti or TaskInstance()})))
 
 
 def test_results_are_written_to_a_file_and_told_by_path_and_count(
@@ -106,6 +109,43 @@ def test_results_are_written_to_a_file_and_told_by_path_and_count(
         assert told == {"path": f"file://{path}", "count": 120}
     lines = path.read_text().splitlines()
     assert sorted(urls(map(json.loads, lines))) == sorted(it["url"] for it in found("run_0", 120))
+
+
+def test_a_try_that_fails_leaves_the_file_as_it_was(exa: StandIn, tmp_path: Path) -> None:
+    """What another task reads is whole, though the results come page by page."""
+    add_runs(exa, 120)
+    path = tmp_path / "run_0.jsonl"
+    path.write_text("whole\n")
+    exa.fail(Fault(status=403, path="cursor="))
+    with pytest.raises(ExaPermanentError, match="answered 403"):
+        run_operator(run_id="run_0", path=f"file://{path}")
+    assert path.read_text() == "whole\n"
+
+
+def test_a_text_that_was_cut_amid_an_emoji_is_written(exa: StandIn, tmp_path: Path) -> None:
+    """JSON can say half a character, which UTF-8 cannot; what can be read as it is stays so."""
+    result = {"title": "Ünïcode 🎉 and half of one \ud83c"}
+    exa.add_run("mon_a", run_id="run_1", results=[result])
+    run_operator(run_id="run_1", api="search", path=f"file://{tmp_path}/it.jsonl")
+    text = (tmp_path / "it.jsonl").read_text(encoding="utf-8")
+    assert json.loads(text) == result
+    assert "Ünïcode 🎉" in text
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_what_a_run_says_of_its_results_as_a_whole_is_an_xcom(
+    exa: StandIn, api: str, tmp_path: Path, *, inline: bool
+) -> None:
+    """What a search monitor was told to write of them; Websets writes nothing, nor does a run that failed."""
+    add_runs(exa, 1)
+    exa.add_run("mon_a", run_id="run_failed", status="failed")
+    told, nothing = TaskInstance(), TaskInstance()
+    where = {} if inline else {"path": f"file://{tmp_path}/it.jsonl"}
+    run_operator(told, run_id="run_0", api=api, **where)
+    run_operator(nothing, run_id="run_failed", api=api, **where)
+    summary = {"content": "run_0 0", "grounding": []}
+    assert told.xcoms == ({"summary": summary} if api == "search" else {})
+    assert nothing.xcoms == {}
 
 
 def test_no_results_make_an_empty_file(exa: StandIn, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
+from shutil import copyfileobj
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, ObjectStoragePath
@@ -14,6 +16,7 @@ from airflow_provider_exa.arguments import as_time, check_id, check_time, check_
 from airflow_provider_exa.calls import list_runs, newest_runs
 from airflow_provider_exa.core import STATUSES, ExaInputError, MonitorRun, dialect_of
 from airflow_provider_exa.links import ExaWebsetLink, webset_of
+from airflow_provider_exa.results import summary_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -101,7 +104,8 @@ class ExaListMonitorRunResultsOperator(BaseOperator):
     List what an Exa monitor run found, in Exa's own words; returns where it is, or the results themselves.
 
     They can be large, so they are written to ``path`` as JSON Lines, one result a line, and the task returns
-    ``{"path": …, "count": …}``. Without ``path`` it returns the results as a list of dicts.
+    ``{"path": …, "count": …}``. Without ``path`` it returns the results as a list of dicts. What a search
+    monitor's run says of them as a whole, ``{"content": …, "grounding": …}``, is the XCom ``summary``.
 
     A run of a Websets monitor does not say which items it found; they are inferred, see
     :meth:`~airflow_provider_exa.hooks.ExaHook.list_run_results`.
@@ -110,7 +114,7 @@ class ExaListMonitorRunResultsOperator(BaseOperator):
     :param run_id: the run, which must have ended (templated)
     :param path: a file in any storage that Airflow's ``ObjectStoragePath`` knows, such as
         ``s3://aws_default@bucket/{{ run_id }}.jsonl`` or ``file:///data/exa.jsonl``; one that is there is
-        replaced (templated)
+        replaced once all results are known (templated)
     :param exa_conn_id: the Airflow connection (templated)
     :param api: which of Exa's monitor APIs the monitor belongs to
     :raises ExaInputError: the run has not ended, or has more than 1,000 results and there is no ``path``
@@ -144,27 +148,39 @@ class ExaListMonitorRunResultsOperator(BaseOperator):
         self.api = api
 
     def execute(self, context: Context) -> list[dict[str, Any]] | dict[str, Any]:
-        """List the results now, and write them as they come."""
+        """List the results now."""
         # Imported when the task runs: requests costs every parse of a DAG file a fifth of a second.
         from airflow_provider_exa.hooks import ExaHook
 
         hook = ExaHook(self.exa_conn_id, self.api)
         self.webset_id = webset_of(hook, self.monitor_id)
-        results = hook.list_run_results(hook.get_monitor_run(self.monitor_id, self.run_id))
-        if self.path is None:
-            listed = list(islice(results, MAX_LIMIT + 1))
-            if len(listed) > MAX_LIMIT:
-                raise ExaInputError(
-                    f"run {self.run_id} has more than {MAX_LIMIT} results; give a path for them"
-                )
-            self.log.info("Run %s of monitor %s: %d results.", self.run_id, self.monitor_id, len(listed))
-            return listed
-        path, count = ObjectStoragePath(self.path), 0
-        if path.protocol == "file":
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:  # type: ignore[no-untyped-call]
+        run = hook.get_monitor_run(self.monitor_id, self.run_id)
+        results = hook.list_run_results(run)
+        told = self._hand_on(results) if self.path is None else self._write(results, self.path)
+        if (summary := summary_of(hook.dialect, run)) is not None:
+            context["ti"].xcom_push(key="summary", value=summary)
+        return told
+
+    def _hand_on(self, results: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+        listed = list(islice(results, MAX_LIMIT + 1))
+        if len(listed) > MAX_LIMIT:
+            raise ExaInputError(f"run {self.run_id} has more than {MAX_LIMIT} results; give a path for them")
+        self.log.info("Run %s of monitor %s: %d results.", self.run_id, self.monitor_id, len(listed))
+        return listed
+
+    def _write(self, results: Iterator[dict[str, Any]], to: str) -> dict[str, Any]:
+        """Write the results to a temporary file, and once all are there to where they belong."""
+        path, count = ObjectStoragePath(to), 0
+        with TemporaryFile() as lines:
             for count, result in enumerate(results, 1):  # noqa: B007 (counts them)
-                file.write(json.dumps(result, ensure_ascii=False) + "\n")
+                # Half an emoji, as a text that was cut may end with, can only be written as its escape.
+                line = json.dumps(result, ensure_ascii=False).encode(errors="backslashreplace")
+                lines.write(line + b"\n")
+            lines.seek(0)
+            if path.protocol == "file":
+                path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:  # type: ignore[no-untyped-call]
+                copyfileobj(lines, file)
         self.log.info("Run %s of monitor %s: %d results in %s.", self.run_id, self.monitor_id, count, path)
         return {"path": str(path), "count": count}
 
