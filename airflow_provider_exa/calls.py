@@ -18,7 +18,7 @@ from airflow_provider_exa.core import (
     ExaEndlessListingError,
     ExaError,
     ExaHugeAnswerError,
-    ExaTransientError,
+    ExaNotStartedError,
     Monitor,
     MonitorRun,
     Request,
@@ -215,14 +215,14 @@ def trigger_monitor(dialect: Dialect, monitor_id: str) -> Call[None]:
 
     Exa answers ``{"triggered": bool}``: not which run it started.
 
-    :raises ExaTransientError: Exa started none; as it does not say why, it may do so another time
+    :raises ExaNotStartedError: Exa started none
     """
     request = Request(path_to(dialect, "monitor", monitor_id, "trigger"), method="POST")
     response = yield request
     if not read(request, response, _parse_triggered):
         monitor = yield from attempt(get_monitor(dialect, monitor_id))
         which_is = f", which is {monitor.status}" if isinstance(monitor, Monitor) else ""
-        raise ExaTransientError(
+        raise ExaNotStartedError(
             f"POST {response.url} was answered 'triggered: false': Exa started no run of monitor "
             f"{monitor_id}{which_is}, and does not say why."
         )

@@ -7,7 +7,8 @@ result; ``transport.py`` drives it. The errors:
 .. code-block:: text
 
     ExaError
-    ├── ExaTransientError        no answer, 408, 429, 5xx, a run not started: it may succeed later
+    ├── ExaTransientError        no answer, 408, 429, 5xx: it may succeed later
+    │   ├── ExaNotStartedError   Exa was asked for a run and says that it started none
     │   └── ExaBadAnswerError    an answer that cannot be read; a later one may be
     │       └── ExaHugeAnswerError  an answer that is too large to be read
     └── ExaPermanentError        asking again does not help: every other status; an AirflowFailException,
@@ -65,6 +66,10 @@ class ExaTransientError(ExaError):
         self.status = status
         self.retry_after = retry_after
         self.repeatable = repeatable
+
+
+class ExaNotStartedError(ExaTransientError):
+    """Exa was asked to start a run, and says that it did not; as it does not say why, it may another time."""
 
 
 class ExaBadAnswerError(ExaTransientError):

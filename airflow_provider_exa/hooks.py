@@ -131,7 +131,8 @@ class ExaHook(BaseHook):
         :class:`~airflow_provider_exa.operators.ExaTriggerMonitorOperator`.
 
         :raises ExaInputError: a Websets monitor cannot be told to run
-        :raises ExaTransientError: Exa started no run; or, where its ``repeatable`` is false, it may have
+        :raises ExaNotStartedError: Exa says that it started no run
+        :raises ExaTransientError: Exa may have started one, where its ``repeatable`` is false
         """
         dialect = dialect_of(self.api, trigger="starting a run")
         self.call(calls.trigger_monitor(dialect, monitor_id))

@@ -16,6 +16,7 @@ import pytest
 from airflow_provider_exa.core import (
     ExaBadAnswerError,
     ExaInputError,
+    ExaNotStartedError,
     ExaPermanentError,
     ExaTransientError,
 )
@@ -435,7 +436,7 @@ def test_a_run_that_exa_does_not_start_is_trouble_that_may_pass(
     exa.triggers = triggers
     exa.add_monitor("mon_a", status=status)
     error = refused(ExaHook(api="search"))
-    assert (type(error), error.repeatable) == (ExaTransientError, True)
+    assert (type(error), error.repeatable) == (ExaNotStartedError, True)
     assert f"Exa started no run of monitor mon_a, which is {status}," in str(error)
     assert asked(exa) == [TRIGGER, ("GET", "/monitors/mon_a")]
     assert (exa.runs, no_pauses) == ({}, [])
@@ -451,7 +452,7 @@ def test_trouble_with_the_monitor_does_not_hide_that_no_run_was_started(
         exa, "next_fault", lambda path: Fault(status=status) if path.endswith("/mon_a") else None
     )
     error = refused(ExaHook(api="search"))
-    assert (type(error), error.repeatable) == (ExaTransientError, True)
+    assert (type(error), error.repeatable) == (ExaNotStartedError, True)
     assert "Exa started no run of monitor mon_a, and does not say why." in str(error)
 
 

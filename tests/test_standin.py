@@ -558,10 +558,15 @@ def test_a_trigger_cancels_the_unfinished_run(exa: StandIn, ask: Ask, status: st
     assert ask(f"{SEARCH_RUNS}/{mine}").json()["status"] == becomes
 
 
-@pytest.mark.parametrize(("triggers", "status"), [(False, "active"), (True, "disabled")])
-def test_a_trigger_may_start_nothing(exa: StandIn, ask: Ask, triggers: bool, status: str) -> None:
-    """Where triggers are off, or the monitor is disabled, the answer says so and no run is touched."""
-    exa.triggers = triggers
+@pytest.mark.parametrize(
+    ("triggers", "status", "on_busy"),
+    [(False, "active", "cancel"), (True, "disabled", "cancel"), (True, "active", "refuse")],
+)
+def test_a_trigger_may_start_nothing(
+    exa: StandIn, ask: Ask, triggers: bool, status: str, on_busy: Any
+) -> None:
+    """Where triggers are off, or the monitor is disabled or busy, it is said and no run is touched."""
+    exa.triggers, exa.on_busy = triggers, on_busy
     exa.add_monitor("mon_a", status=status)
     run_id = exa.add_run("mon_a", status="running")
     response = ask(TRIGGER, "POST")

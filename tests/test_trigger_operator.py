@@ -19,6 +19,7 @@ from airflow.sdk.exceptions import TaskDeferralTimeout
 from airflow_provider_exa.core import (
     ExaBadAnswerError,
     ExaInputError,
+    ExaNotStartedError,
     ExaPermanentError,
     ExaTransientError,
 )
@@ -481,7 +482,7 @@ class TestTrouble:
             exa.add_monitor("mon_a", status="disabled")
         exa.triggers = why == "disabled"
         ended = task_of(mode).run(monkeypatch)
-        assert type(ended.error) is ExaTransientError
+        assert type(ended.error) is ExaNotStartedError
         assert "'triggered: false': Exa started no run of monitor mon_a" in str(ended.error)
         assert f"which is {ExaHook(api='search').get_monitor('mon_a').status}," in str(ended.error)
         assert (posts(exa), new_runs(exa)) == (1, [])
@@ -583,6 +584,30 @@ class TestOthers:
         task = task_of(mode, then(lambda: complete_newest(exa)), store)
         assert run_id(task.run(monkeypatch)) == new_runs(exa)[-1]
         assert status(exa, new_runs(exa)[0]) == "canceled"
+
+    @every_mode
+    def test_where_exa_refuses_to_start_a_second_run_the_first_is_joined(
+        self, exa: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str
+    ) -> None:
+        """Nobody has seen what Exa does about a trigger while a run has not ended."""
+        exa.on_busy, exa.on_trigger = "refuse", ((0, "running"),)
+        store = Steps(events={ABOUT_KEPT: lambda: exa.trigger("mon_a"), HAS_KEPT: kill})
+        task = task_of(mode, then(lambda: complete_newest(exa)), store)
+        with pytest.raises(Killed):
+            task.run(monkeypatch)
+        assert [run_id(task.run(monkeypatch))] == new_runs(exa)
+        assert posts(exa) == 1
+
+    def test_one_that_is_not_listed_yet_is_joined_by_a_retry(
+        self, exa: StandIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The try that was refused cannot know of it."""
+        exa.on_busy, exa.on_trigger, exa.trigger_delay = "refuse", ((0, "running"),), 4 * LATE
+        task = task_of("no_wait", store=Steps(events={ABOUT_KEPT: lambda: exa.trigger("mon_a")}))
+        assert type(task.run(monkeypatch).error) is ExaNotStartedError
+        threading.Event().wait(4 * LATE)
+        assert [run_id(task.run(monkeypatch))] == new_runs(exa)
+        assert posts(exa) == 1
 
     @every_mode
     @pytest.mark.parametrize("times", [1, 2])

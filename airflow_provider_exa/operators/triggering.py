@@ -14,7 +14,13 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from airflow_provider_exa.arguments import as_time, check_id, check_seconds, check_words
 from airflow_provider_exa.calls import list_runs, newest_runs
-from airflow_provider_exa.core import ExaError, ExaTransientError, MonitorRun, dialect_of
+from airflow_provider_exa.core import (
+    ExaError,
+    ExaNotStartedError,
+    ExaTransientError,
+    MonitorRun,
+    dialect_of,
+)
 from airflow_provider_exa.links import ExaWebsetLink
 from airflow_provider_exa.state import forget, recall, remember
 from airflow_provider_exa.triggers import ExaStartedRunTrigger
@@ -142,26 +148,37 @@ class ExaTriggerMonitorOperator(BaseOperator):
 
     def _start(self, hook: ExaHook, context: Context) -> StartedRun:
         """Start a run, or join the one that has not ended; what is known before is remembered first."""
-        runs = hook.call(newest_runs(list_runs(hook.dialect, self.monitor_id), 1, lambda _: True, None))
-        if not runs:
+        newest = self._newest(hook)
+        if newest is None:
             hook.get_monitor(self.monitor_id)
-        elif not runs[0].finished:
-            self.log.info("Run %s is %s, so no other is started.", runs[0].id, runs[0].status)
-            return self._remember(context, StartedRun(runs[0].created_at), certain=True)
-        newest = (
-            StartedRun(runs[0].created_at, runs[0].id) if runs else StartedRun(pendulum.from_timestamp(0))
-        )
-        self._remember(context, newest, certain=False)
+        elif not newest.finished:
+            return self._join(context, newest)
+        known = StartedRun(newest.created_at, newest.id) if newest else StartedRun(pendulum.from_timestamp(0))
+        self._remember(context, known, certain=False)
         try:
             hook.trigger_monitor(self.monitor_id)
+        except ExaNotStartedError:
+            forget(context, STATE_KEY)
+            newest = self._newest(hook)
+            if newest is None or newest.finished:
+                raise
+            return self._join(context, newest)  # which somebody started meanwhile
         except ExaError as error:
             if not isinstance(error, ExaTransientError) or error.repeatable:
                 forget(context, STATE_KEY)  # nothing was started
                 raise
-            if self._find(hook, newest, LISTED_WITHIN) is None:
+            if self._find(hook, known, LISTED_WITHIN) is None:
                 raise
         self.log.info("Exa has started a run of monitor %s.", self.monitor_id)
-        return self._remember(context, newest, certain=True)
+        return self._remember(context, known, certain=True)
+
+    def _newest(self, hook: ExaHook) -> MonitorRun | None:
+        runs = hook.call(newest_runs(list_runs(hook.dialect, self.monitor_id), 1, lambda _: True, None))
+        return runs[0] if runs else None
+
+    def _join(self, context: Context, run: MonitorRun) -> StartedRun:
+        self.log.info("Run %s is %s, so no other is started.", run.id, run.status)
+        return self._remember(context, StartedRun(run.created_at), certain=True)
 
     def _remember(self, context: Context, started: StartedRun, *, certain: bool) -> StartedRun:
         moments = {"created_after": started.created_after.isoformat(), "at": pendulum.now("UTC").isoformat()}

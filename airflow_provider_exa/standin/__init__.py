@@ -85,6 +85,8 @@ class StandIn:
     :param refuses: names of query parameters that are answered with 400.
     :param bad_key_status: how a bad key is answered: 401 as documented, or 400 as once recorded.
     :param triggers: False: no trigger starts a run, and each is answered so.
+    :param on_busy: what a trigger does about a run that is unfinished: ``cancel`` it and start another, or
+        ``refuse`` to start one.
     :param on_trigger: what a triggered run is when, as ``states`` of :meth:`add_run`.
     :param trigger_delay: the seconds from a trigger until its run can be seen.
     :param trigger_options: further arguments of :meth:`add_run` for triggered runs.
@@ -98,6 +100,7 @@ class StandIn:
     refuses: Collection[str] = ()
     bad_key_status: Literal[400, 401] = 401
     triggers: bool = True
+    on_busy: Literal["cancel", "refuse"] = "cancel"
     on_trigger: Sequence[tuple[float, str]] = ((0, "created"), (1, "running"), (2, "completed"))
     trigger_delay: float = 0
     trigger_options: Mapping[str, Any] = field(default_factory=dict)
@@ -227,16 +230,18 @@ class StandIn:
     def trigger(self, monitor_id: str) -> str | None:
         """Do what a trigger of a monitor does, and return the new run's id; None: there is none.
 
-        A disabled monitor is not triggered. A run that is unfinished is canceled when the new one starts.
+        A disabled monitor is not triggered.
         """
         with self.lock:
             self.catch_up()
             monitor = self._monitor_of(monitor_id)
             if not self.triggers or monitor.status == "disabled":
                 return None
-            for run in monitor.runs:
-                if SEARCH.run_status(run.past()[-1][1]) not in SEARCH.ended_at:
-                    self.move(run.id, "canceled")
+            open_ = [r for r in monitor.runs if SEARCH.run_status(r.past()[-1][1]) not in SEARCH.ended_at]
+            if open_ and self.on_busy == "refuse":
+                return None
+            for run in open_:
+                self.move(run.id, "canceled")
             options: dict[str, Any] = {"states": self.on_trigger, **self.trigger_options}
             run_id = self.add_run(monitor_id, **options)
             if self.trigger_delay:
