@@ -18,9 +18,11 @@ from airflow.sdk import BaseHook
 from airflow_provider_exa import calls
 from airflow_provider_exa.arguments import as_time
 from airflow_provider_exa.core import (
+    DIALECTS,
     Call,
     ExaError,
     ExaInputError,
+    ExaPermanentError,
     Monitor,
     MonitorRun,
     Request,
@@ -183,15 +185,27 @@ class ExaHook(BaseHook):
             place = page.following
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask Exa for one monitor, once; says in words what is wrong, if anything is."""
+        """
+        Ask Exa for one monitor, once; says in words what is wrong, if anything is.
+
+        A team may have access to one of Exa's APIs alone, so where this hook's refuses, the others are asked.
+        """
+        refusal = ""
         try:
             account = replace(self.get_conn().account, retries=0)
-            first = calls.fetch_page(calls.list_monitors(self.dialect, params={"limit": 1}))
             with closing(Sender(account)) as sender:
-                drive(first, sender.send)
+                for api, dialect in {self.api: self.dialect, **DIALECTS}.items():
+                    first = calls.fetch_page(calls.list_monitors(dialect, params={"limit": 1}))
+                    answer = drive(calls.attempt(first), sender.send)
+                    if not isinstance(answer, ExaError):
+                        but = refusal and f" for api={api!r}, but not for api={self.api!r}: {refusal}"
+                        return True, f"{account.base_url} accepted the API key{but or '.'}"
+                    refusal = refusal or str(answer)
+                    if not isinstance(answer, ExaPermanentError):
+                        break
         except ExaError as error:
             return False, str(error)
-        return True, f"{account.base_url} accepted the API key."
+        return False, refusal
 
 
 def _given(**params: str | int | None) -> dict[str, str | int]:

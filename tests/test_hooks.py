@@ -242,12 +242,9 @@ def test_a_good_connection_says_where_it_leads(exa: StandIn) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault(status=401, body=b'{"error": "Invalid API key"}'), "answered 401: 'Invalid API key'"),
-        (Fault(status=403), "answered 403: 'Forbidden'"),
         (Fault(status=503), "answered 503: 'Service Unavailable'"),
         (Fault(status=429, retry_after="60"), "answered 429: 'Too Many Requests'"),
         (Fault(kind="html"), "Check that the connection's host is Exa's API"),
-        (Fault(kind="redirect", location="/login"), "redirects are not followed"),
         (Fault(kind="reset"), "got no answer"),
     ],
     ids=lambda value: f"{value.kind} {value.status}" if isinstance(value, Fault) else "",
@@ -259,6 +256,39 @@ def test_trouble_is_told_at_once(exa: StandIn, no_pauses: list[float], fault: Fa
     assert not ok
     assert words in message
     assert (len(exa.requests), no_pauses) == (1, [])
+
+
+@pytest.mark.parametrize("api", ["websets", "search"])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault(status=401, body=b'{"error": "no access"}', times=None), "was answered 401: 'no access'"),
+        (Fault(status=403, times=None), "was answered 403: 'Forbidden'"),
+        (Fault(kind="redirect", location="/login", times=None), "redirects are not followed"),
+    ],
+    ids=lambda value: f"{value.kind} {value.status}" if isinstance(value, Fault) else "",
+)
+def test_what_either_api_refuses_is_told_of_the_one_that_is_meant(
+    exa: StandIn, api: str, fault: Fault, words: str
+) -> None:
+    """The other one, which is asked as well, has nothing to add."""
+    exa.fail(fault)
+    ok, message = ExaHook(api=api).test_connection()
+    assert not ok
+    assert words in message
+    paths = ["/websets/v0/monitors", "/monitors"][:: 1 if api == "websets" else -1]
+    assert [request.path for request in exa.requests] == paths
+    assert f"{exa.url}{paths[0]} " in message
+
+
+def test_a_team_may_have_one_of_the_apis_alone(exa: StandIn) -> None:
+    """Airflow's Test button cannot say which is meant, so a key that either accepts is good."""
+    exa.fail(Fault(status=401, body=b'{"error": "no access"}', path="/websets/", times=None))
+    ok, message = ExaHook().test_connection()
+    assert ok
+    told = f"{exa.url} accepted the API key for api='search', but not for api='websets': GET "
+    assert message.startswith(told)
+    assert "was answered 401: 'no access'" in message
 
 
 @pytest.mark.parametrize(
