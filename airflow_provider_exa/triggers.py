@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pendulum
+from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 from airflow_provider_exa.arguments import as_time
@@ -23,9 +24,9 @@ from airflow_provider_exa.waits import FAIL_ON, Progress, RunChoice, StartedRun,
 if TYPE_CHECKING:
     from airflow.triggers.shared_stream import SharedStreamProducer
 
-#: Seconds from a trigger's start to its event: one that comes at once may meet a task that Airflow has not
-#: finished deferring, and costs it a try.
-FIRST_EVENT_AFTER = 5.0
+#: Seconds from a trigger's start to its event. Airflow may notice as late as its workers' heartbeat that the
+#: process which deferred a task has ended; an event that comes before that costs the task a try.
+FIRST_EVENT_AFTER = conf.getfloat("workers", "min_heartbeat_interval", fallback=5) + 5
 #: Seconds from the cancelation of a run until one that was started in its place is surely listed.
 REPLACED_WITHIN = 10.0
 #: Seconds after which a wait that starts is taken for one that a restarted triggerer goes on with.
