@@ -5,7 +5,7 @@ PYTHON ?= python3
 API ?= $(or $(EXA_API),websets)
 BIN := .venv/bin
 
-.PHONY: test demo e2e-many chaos bench bench-quick
+.PHONY: test demo e2e-many e2e-trigger chaos bench bench-quick
 
 .venv/.done: constraints.txt pyproject.toml setup.cfg
 	$(PYTHON) -m venv .venv
@@ -24,6 +24,10 @@ demo: .venv/.done
 # 200 deferred sensors on 5 monitors, and a triggerer that is killed twice; about five minutes.
 e2e-many: .venv/.done
 	E2E_MONITORS=5 E2E_EACH=40 $(BIN)/python -m pytest tests/e2e/test_deferred.py -k triggerer_dies
+
+# 20 rounds of two tasks that start a run, whose workers are killed before the wait; about three minutes.
+e2e-trigger: .venv/.done
+	E2E_TRIGGER_ROUNDS=20 $(BIN)/python -m pytest tests/e2e/test_trigger.py -k killed
 
 # A real Airflow, disturbed 45 times, 30 of them by a kill of its triggerer; about half an hour.
 chaos: .venv/.done

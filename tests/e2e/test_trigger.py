@@ -125,7 +125,9 @@ def test_the_sample_lists_what_its_search_found(airflow: RealAirflow, standin: S
     assert airflow.xcom("exa_search_now", dag_run, "show") == ["A page: https://example.com"]
 
 
-def test_a_killed_worker_starts_no_second_run(airflow: RealAirflow, standin: StandIn) -> None:
+def test_a_killed_worker_starts_no_second_run(
+    airflow: RealAirflow, standin: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Whenever its process dies after the POST, a task returns the run that this one has started."""
     struck: list[Struck] = []
     hits: list[bool] = []
@@ -150,12 +152,14 @@ def test_a_killed_worker_starts_no_second_run(airflow: RealAirflow, standin: Sta
         run = airflow.xcom(DAG, it.dag_run, it.task_id)
         assert ([run["id"]], run["status"]) == (new_runs(standin, it.monitor), "completed")
         assert posts(standin, it.monitor) == 1
-        # One that is deferred at once may have told Airflow so before the blow comes, or be gone.
+        # One that is deferred at once may have told Airflow so before the blow comes, or be gone. On a busy
+        # machine Airflow itself costs a task another try, if it is slow to note that this has been deferred.
         may_be_late = it.task_id == TASKS[1] and not it.blow.after
-        assert (hit and retried == 1) or (may_be_late and not retried)
+        assert (hit and retried) or may_be_late
     asked = sum(posts(standin, it.monitor) for it in struck)
     made = sum(len(new_runs(standin, it.monitor)) for it in struck)
-    print(f"rounds {ROUNDS}, kills {sum(hits)}, retries {sum(retries)}, POSTs {asked}, runs {made}")
+    with capsys.disabled():
+        print(f"\nrounds {ROUNDS}, kills {sum(hits)}, retries {sum(retries)}, POSTs {asked}, runs {made}")
 
 
 def has_begun(airflow: RealAirflow, dag_run: str, task_id: str) -> bool:
