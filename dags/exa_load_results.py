@@ -4,9 +4,9 @@
 Starts by itself when a run of the monitor `EXA_MONITOR_ID` has completed; `EXA_API` says of which API. What
 the run found is written to object storage as JSON Lines, in the folder that `EXA_RESULTS` names
 (`file:///tmp/exa_results`, `s3://aws_default@bucket/exa`, …), and from there into the table `exa_results` of
-the database behind the connection `exa_results_db`: SQLite
-(`{"conn_type": "sqlite", "host": "/tmp/exa_results.db"}`, with `apache-airflow-providers-sqlite`),
-PostgreSQL, or another that Airflow has a provider for.
+the database behind the connection that `EXA_RESULTS_DB` names: without it `sqlite_default`, as
+`airflow connections create-default-connections` makes it (with `apache-airflow-providers-sqlite`), or one to
+PostgreSQL or whatever else Airflow has a provider for.
 
 Rows are replaced by run, so a run that is reported twice, or a task that is retried, changes nothing.
 """
@@ -28,7 +28,7 @@ from airflow_provider_exa.operators import ExaListMonitorRunResultsOperator
 MONITOR_ID = os.environ.get("EXA_MONITOR_ID", "monitor_id_from_exa")
 API = os.environ.get("EXA_API", "websets")
 FOLDER = os.environ.get("EXA_RESULTS", "file:///tmp/exa_results")
-DATABASE = "exa_results_db"
+DATABASE = os.environ.get("EXA_RESULTS_DB", "sqlite_default")
 
 
 @dag(
@@ -61,16 +61,16 @@ def exa_load_results() -> None:
     @task
     def load(written: Mapping[str, Any]) -> int:
         path = ObjectStoragePath(written["path"])
-        with path.open() as lines:
-            found = [json.loads(line) for line in lines]
-        # A search monitor's result has its address, that of Websets has it among the item's properties.
-        rows = [
-            (path.stem, it.get("url") or it.get("properties", {}).get("url"), json.dumps(it)) for it in found
-        ]
         hook = BaseHook.get_connection(DATABASE).get_hook()
         hook.run(f"DELETE FROM exa_results WHERE run_id = {hook.placeholder}", parameters=(path.stem,))  # noqa: S608
-        hook.insert_rows("exa_results", rows, target_fields=("run_id", "url", "result"))
-        return len(rows)
+        with path.open() as lines:
+            # A search monitor's result has its address, that of Websets has it among the item's properties.
+            rows = (
+                (path.stem, it.get("url") or it.get("properties", {}).get("url"), json.dumps(it))
+                for it in map(json.loads, lines)
+            )
+            hook.insert_rows("exa_results", rows, target_fields=("run_id", "url", "result"))
+        return int(written["count"])
 
     create_table >> load.expand(written=results.output)
 

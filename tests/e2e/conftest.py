@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,9 +46,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def airflow(standin: StandIn, results: Path) -> Iterator[RealAirflow]:
     env = {
         "AIRFLOW_CONN_EXA_DEFAULT": standin.connection(),
-        "AIRFLOW_CONN_EXA_RESULTS_DB": json.dumps({"conn_type": "sqlite", "host": f"{results}/exa.db"}),
+        "AIRFLOW_CONN_SQLITE_DEFAULT": json.dumps({"conn_type": "sqlite", "host": f"{results}/exa.db"}),
         "EXA_MONITOR_ID": "e2e_sample",
         "EXA_RESULTS": f"file://{results}/files",
     }
-    with RealAirflow([ROOT / "dags", Path(__file__).parent / "dags"], env) as running:
+    dags = [ROOT / "dags", Path(__file__).parent / "dags"]
+    with RealAirflow(dags, env, keep="KEEP" in os.environ, say=print) as running:
         yield running
