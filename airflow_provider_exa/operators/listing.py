@@ -113,8 +113,8 @@ class ExaListMonitorRunResultsOperator(BaseOperator):
     :param monitor_id: the monitor (templated)
     :param run_id: the run, which must have ended (templated)
     :param path: a file in any storage that Airflow's ``ObjectStoragePath`` knows, such as
-        ``s3://aws_default@bucket/{{ run_id }}.jsonl`` or ``file:///data/exa.jsonl``; one that is there is
-        replaced once all results are known (templated)
+        ``s3://aws_default@bucket/exa.jsonl`` or ``file:///data/exa.jsonl``; one that is there is replaced
+        once all results are known (templated)
     :param exa_conn_id: the Airflow connection (templated)
     :param api: which of Exa's monitor APIs the monitor belongs to
     :raises ExaInputError: the run has not ended, or has more than 1,000 results and there is no ``path``
