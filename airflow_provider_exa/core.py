@@ -265,7 +265,7 @@ class Monitor:
     A monitor: a search of the web on a schedule.
 
     :param status: as Exa says it
-    :param enabled: whether it makes runs
+    :param enabled: whether its schedule is on; of search monitors, one that is on may have none
     :param webset_id: the webset that its runs add to; a search monitor has none
     :param raw: the monitor as Exa sent it
     """

@@ -191,7 +191,7 @@ class ExaListMonitorsOperator(BaseOperator):
 
     To map over them: ``.expand(monitor_id=monitors.output.map(lambda monitor: monitor["id"]))``.
 
-    :param only_enabled: whether to leave out monitors that make no runs by themselves
+    :param only_enabled: whether to leave out monitors that are disabled or paused
     :param webset_id: only monitors of this webset (templated); search monitors have none
     :param exa_conn_id: the Airflow connection (templated)
     :param api: which of Exa's monitor APIs to ask
