@@ -156,12 +156,16 @@ def test_no_results_make_an_empty_file(exa: StandIn, tmp_path: Path) -> None:
 
 
 def test_results_are_returned_where_there_is_no_path(exa: StandIn, api: str) -> None:
-    """Small ones may go to XCom; more than a thousand are refused."""
+    """Small ones may go to XCom; more than a MiB is refused."""
     add_runs(exa, 2)
     assert urls(run_operator(run_id="run_0", api=api)) == urls(found("run_0", 2))
-    exa.add_run("mon_a", run_id="run_big", created_at=START + timedelta(days=9), results=found("big", 1001))
-    with pytest.raises(ExaInputError, match="more than 1000 results; give a path"):
-        run_operator(run_id="run_big", api=api)
+    big = [result | {"text": "x" * 100_000} for result in found("big", 11)]
+    for count in (10, 11):
+        created_at = START + timedelta(days=count)
+        exa.add_run("mon_a", run_id=f"run_of_{count}", created_at=created_at, results=big[:count])
+    assert len(run_operator(run_id="run_of_10", api=api)) == 10
+    with pytest.raises(ExaInputError, match="more than 1 MiB of results; give a path"):
+        run_operator(run_id="run_of_11", api=api)
 
 
 def test_an_unknown_run_is_an_error(exa: StandIn, api: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
-from itertools import islice
 from shutil import copyfileobj
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 MAX_LIMIT = 1000
+#: How many bytes of results, as JSON, may go to XCom.
+MAX_INLINE = 1 << 20
 
 
 class ExaListMonitorRunsOperator(BaseOperator):
@@ -117,7 +118,7 @@ class ExaListMonitorRunResultsOperator(BaseOperator):
         once all results are known (templated)
     :param exa_conn_id: the Airflow connection (templated)
     :param api: which of Exa's monitor APIs the monitor belongs to
-    :raises ExaInputError: the run has not ended, or has more than 1,000 results and there is no ``path``
+    :raises ExaInputError: the run has not ended, or has more than 1 MiB of results and there is no ``path``
     :raises ExaPermanentError: Exa refuses what is asked
     :raises ExaTransientError: Exa cannot answer
     """
@@ -162,9 +163,14 @@ class ExaListMonitorRunResultsOperator(BaseOperator):
         return told
 
     def _hand_on(self, results: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-        listed = list(islice(results, MAX_LIMIT + 1))
-        if len(listed) > MAX_LIMIT:
-            raise ExaInputError(f"run {self.run_id} has more than {MAX_LIMIT} results; give a path for them")
+        listed, size = [], 0
+        for result in results:
+            listed.append(result)
+            size += len(json.dumps(result))
+            if size > MAX_INLINE:
+                raise ExaInputError(
+                    f"run {self.run_id} has more than {MAX_INLINE >> 20} MiB of results; give a path for them"
+                )
         self.log.info("Run %s of monitor %s: %d results.", self.run_id, self.monitor_id, len(listed))
         return listed
 
