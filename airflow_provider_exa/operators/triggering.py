@@ -42,7 +42,8 @@ class ExaTriggerMonitorOperator(BaseOperator):
     Start a run of an Exa search monitor now; returns the run as a dict.
 
     If the monitor's newest run has not ended, it is joined instead, as Exa would cancel it for a new one.
-    Where two tasks start one at the very same time, Exa cancels the older run, and both follow the newer one.
+    Where two tasks start one at the very same time, both follow the same: the newer run, if Exa cancels the
+    older one for it, or the older one, if Exa refuses to start another.
 
     A retry, after the death of its worker, too, follows the run that the task started, or looks for a minute
     whether it did, and starts another only if that one failed the task; a task that is cleared does so if
