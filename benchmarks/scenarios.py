@@ -162,7 +162,7 @@ def wait(bench: Bench, name: str, waits: int, monitors: int = 10) -> Waited:
 
     :raises RuntimeError: a wait did not end as it should
     """
-    poll, seconds = (1, 6) if bench.quick else (5, 30)
+    poll, seconds = (2, 12) if bench.quick else (5, 30)
     with Server(bench.folder) as server:
         load = {"waits": waits, "monitors": monitors, "poll": poll, "seconds": seconds + 120}
         child = bench.child("wait", name, server, **load)
