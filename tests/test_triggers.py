@@ -11,6 +11,7 @@ from typing import Any
 
 import pendulum
 import pytest
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.triggers.base import TriggerEvent
 
@@ -120,6 +121,11 @@ def test_the_event_comes_no_sooner_than_airflow_can_take_it(
     event = first_event(ExaMonitorRunTrigger("mon_a", run_id="run_1"))
     assert time.monotonic() - start > 0.5
     assert event.payload["run"]["status"] == "completed"
+
+
+def test_airflow_can_take_it_once_every_worker_must_have_told_of_the_deferral() -> None:
+    """A worker's supervisor may notice no sooner than its heartbeat that the task's process has ended."""
+    assert conf.getfloat("workers", "min_heartbeat_interval") + 5 <= triggers.FIRST_EVENT_AFTER
 
 
 @pytest.mark.parametrize(
