@@ -23,7 +23,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -99,18 +99,14 @@ class ExaRunFailedError(ExaPermanentError):
     """The run that a task waited for ended in a way that fails the task."""
 
 
+def _descendants(error: type[ExaError]) -> Iterator[type[ExaError]]:
+    for child in error.__subclasses__():
+        yield child
+        yield from _descendants(child)
+
+
 #: By name, for errors that pass from one process to another.
-ERRORS: dict[str, type[ExaError]] = {
-    error.__name__: error
-    for error in (
-        ExaTransientError,
-        ExaBadAnswerError,
-        ExaHugeAnswerError,
-        ExaPermanentError,
-        ExaEndlessListingError,
-        ExaInputError,
-    )
-}
+ERRORS = {error.__name__: error for error in _descendants(ExaError)}
 
 
 @dataclass(frozen=True)

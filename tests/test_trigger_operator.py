@@ -481,11 +481,17 @@ class TestTrouble:
         if why == "disabled":
             exa.add_monitor("mon_a", status="disabled")
         exa.triggers = why == "disabled"
-        ended = task_of(mode).run(monkeypatch)
+        task = task_of(mode)
+        ended = task.run(monkeypatch)
         assert type(ended.error) is ExaNotStartedError
         assert "'triggered: false': Exa started no run of monitor mon_a" in str(ended.error)
         assert f"which is {ExaHook(api='search').get_monitor('mon_a').status}," in str(ended.error)
         assert (posts(exa), new_runs(exa)) == (1, [])
+        task.run(monkeypatch)
+        assert [each.method for each in exa.requests if "/monitors/mon_a/" in each.path] == [
+            *("GET", "POST", "GET"),  # the last in case that somebody has started a run meanwhile
+            *("GET", "POST", "GET"),  # a retry does not look for one first
+        ]
 
     @every_mode
     def test_trouble_after_the_start_does_not_start_another(
