@@ -139,16 +139,18 @@ class ExaHook(BaseHook):
         dialect = dialect_of(self.api, trigger="starting a run")
         self.call(calls.trigger_monitor(dialect, monitor_id))
 
-    def list_run_results(self, run: MonitorRun) -> Iterator[dict[str, Any]]:
+    def list_run_results(self, run: MonitorRun, *, whole: bool = False) -> Iterator[dict[str, Any]]:
         """
         What a run found, as Exa sends it: a search monitor's results, or the items of a webset.
 
         A run of a Websets monitor does not say which items it found. They are inferred, and are those of the
         searches of its webset that began after the run did and before the next one.
 
+        :param whole: whether the run is from :meth:`get_monitor_run`; one from a listing need not hold all of
+            its results, and is asked for by its id
         :raises ExaInputError: the run has not ended
         """
-        results, listings = self.call(find_results(self.dialect, run))
+        results, listings = self.call(find_results(self.dialect, run, whole=whole))
         yield from map(dict, results)
         for listing in listings:
             for page in self._pages(listing):

@@ -28,7 +28,9 @@ from airflow_provider_exa.core import (
 Result = Mapping[str, Any]
 
 
-def find_results(dialect: Dialect, run: MonitorRun) -> Call[tuple[Sequence[Result], list[Listing[Result]]]]:
+def find_results(
+    dialect: Dialect, run: MonitorRun, *, whole: bool
+) -> Call[tuple[Sequence[Result], list[Listing[Result]]]]:
     """
     What a run found: results that are here, and listings of those that are not.
 
@@ -37,9 +39,10 @@ def find_results(dialect: Dialect, run: MonitorRun) -> Call[tuple[Sequence[Resul
     are the items of those searches of the monitor's webset that began after the run did and before the next
     one. Searches that others made in the webset meanwhile are among them.
 
+    :param whole: whether the run was asked for by its id
     :raises ExaInputError: the run has not ended
     """
-    if dialect.output:
+    if dialect.output and not whole:
         run = yield from get_run(dialect, run.monitor_id, run.id)
     if not run.finished:
         raise ExaInputError(

@@ -148,6 +148,13 @@ def test_what_a_run_says_of_its_results_as_a_whole_is_an_xcom(
     assert nothing.xcoms == {}
 
 
+def test_a_run_that_holds_its_results_is_asked_for_once(exa: StandIn) -> None:
+    """It may be large; the webset's link costs a search monitor no request."""
+    add_runs(exa, 1)
+    run_operator(run_id="run_0", api="search")
+    assert [request.path for request in exa.requests] == ["/monitors/mon_a/runs/run_0"]
+
+
 def test_no_results_make_an_empty_file(exa: StandIn, tmp_path: Path) -> None:
     """What reads it next finds it."""
     exa.add_run("mon_a", run_id="run_1", status="failed")

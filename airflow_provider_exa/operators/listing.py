@@ -156,7 +156,7 @@ class ExaListMonitorRunResultsOperator(BaseOperator):
         hook = ExaHook(self.exa_conn_id, self.api)
         self.webset_id = webset_of(hook, self.monitor_id)
         run = hook.get_monitor_run(self.monitor_id, self.run_id)
-        results = hook.list_run_results(run)
+        results = hook.list_run_results(run, whole=True)
         told = self._hand_on(results) if self.path is None else self._write(results, self.path)
         if (summary := summary_of(hook.dialect, run)) is not None:
             context["ti"].xcom_push(key="summary", value=summary)
