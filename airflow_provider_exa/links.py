@@ -9,12 +9,13 @@ from airflow.sdk import BaseOperatorLink
 
 from airflow_provider_exa.calls import get_monitor
 from airflow_provider_exa.core import ExaError, Monitor
+from airflow_provider_exa.hooks import ExaHook
+from airflow_provider_exa.transport import drive
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
-    from airflow_provider_exa.hooks import ExaHook
 
 #: Source: Exa's documents; their OpenAPI calls it a webset's ``dashboardUrl``.
 PAGE = "https://websets.exa.ai/websets/"
@@ -38,8 +39,6 @@ class ExaWebsetLink(BaseOperatorLink):
 
 def webset_of(hook: ExaHook, monitor: Monitor | str) -> str | None:
     """The webset of a monitor, or of one by its id; None if it has none, or Exa does not say at once."""
-    from airflow_provider_exa.transport import drive
-
     if not hook.dialect.websets:
         return None
     try:

@@ -140,7 +140,7 @@ class Line:
         """The sender; whoever needs it first reads the connection, for all."""
         async with self._reading:
             if self._sender is None:
-                self._sender = Sender(await self._account())
+                self._sender = await asyncio.to_thread(Sender, await self._account())  # it imports requests
         return self._sender
 
     async def _account(self) -> Account:

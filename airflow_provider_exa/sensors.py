@@ -16,6 +16,7 @@ from airflow.sdk.bases.sensor import PokeReturnValue
 
 from airflow_provider_exa.arguments import as_time, check_id, check_words
 from airflow_provider_exa.core import ExaError, ExaTransientError, Monitor, MonitorRun, dialect_of
+from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.links import ExaWebsetLink, webset_of
 from airflow_provider_exa.state import recall, remember
 from airflow_provider_exa.triggers import ExaMonitorRunTrigger
@@ -23,8 +24,6 @@ from airflow_provider_exa.waits import FAIL_ON, Progress, RunChoice, Sight, judg
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-    from airflow_provider_exa.hooks import ExaHook
 
 STATE_KEY = "exa_wait"
 
@@ -132,9 +131,6 @@ class ExaMonitorRunSensor(BaseSensorOperator):
 
     @cached_property
     def _hook(self) -> ExaHook:
-        # Imported when the task runs: requests costs every parse of a DAG file a fifth of a second.
-        from airflow_provider_exa.hooks import ExaHook
-
         return ExaHook(self.exa_conn_id, self.api)
 
     def _look(self, choice: RunChoice, first: bool) -> tuple[Sight, Monitor | None]:

@@ -14,10 +14,11 @@ import pendulum
 from airflow.sdk import Variable
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
+from airflow_provider_exa import polling
 from airflow_provider_exa.arguments import as_time
 from airflow_provider_exa.core import ExaError, ExaTransientError, Monitor, MonitorRun, warn_once
 from airflow_provider_exa.cursor import Cursor
-from airflow_provider_exa.triggers import ExaMonitorRunEventTrigger, import_polling
+from airflow_provider_exa.triggers import ExaMonitorRunEventTrigger
 from airflow_provider_exa.waits import AllSince, Found, Sight
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,6 @@ class RunStream(SharedStreamProducer):
     async def open_stream(self) -> AsyncIterator[tuple[dict[str, Any], list[str]]]:
         """Each event's payload, and the ids of its runs."""
         trigger = self._trigger
-        polling = await import_polling()
         try:
             self._cursor = await self._load()
             feed = Feed(self._cursor, trigger.statuses, trigger.poll_interval, trigger.asset_name)

@@ -9,14 +9,13 @@ import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from functools import partial
-from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
+from airflow_provider_exa import polling
 from airflow_provider_exa.arguments import as_time
 from airflow_provider_exa.core import ExaError
 from airflow_provider_exa.waits import FAIL_ON, Progress, RunChoice, StartedRun, is_decided
@@ -99,15 +98,6 @@ class ExaWaitTrigger(BaseTrigger):
         }
 
 
-async def import_polling() -> ModuleType:
-    """
-    The poller, imported when a trigger runs, as the worker that makes one does not need it.
-
-    In a thread, as it brings ``requests``, which takes a fifth of a second: other triggers go on meanwhile.
-    """
-    return await asyncio.to_thread(import_module, "airflow_provider_exa.polling")
-
-
 class ExaMonitorRunTrigger(ExaWaitTrigger):
     """
     Fires when one run of an Exa monitor has ended.
@@ -144,7 +134,6 @@ class ExaMonitorRunTrigger(ExaWaitTrigger):
         """Wait for the run."""
         choice = RunChoice(self.run_id, self.created_after, self.pick, self.idle)
         choice = choice.settle(progress.started_at)
-        polling = await import_polling()
         run, ended = await polling.wait_for_run(
             self.monitor_id, choice, progress, until_ended=choice.pick is None, **self.options
         )
@@ -178,7 +167,6 @@ class ExaStartedRunTrigger(ExaWaitTrigger):
     async def wait(self, progress: Progress) -> dict[str, Any]:
         """Wait for the run; if it was canceled, then for one that was started meanwhile."""
         choice = StartedRun(as_time("created_after", self.created_after), self.known)
-        polling = await import_polling()
         wait = partial(polling.wait_for_run, self.monitor_id, choice, progress, **self.options)
         canceled = None
         run, _ = await wait()
@@ -221,7 +209,6 @@ class ExaMonitorRunsTrigger(ExaWaitTrigger):
             for monitor_id, choice in self.choices.items()
         }
         enough = partial(is_decided, fail_on=self.fail_on, needed=self.needed, total=len(choices))
-        polling = await import_polling()
         runs = await polling.wait_for_runs(choices, progress, enough=enough, **self.options)
         return {"runs": runs, "webset_id": progress.webset_id}
 

@@ -30,7 +30,7 @@ TRIGGERS = [
 ]
 
 
-@pytest.mark.parametrize("trigger", TRIGGERS, ids=repr)
+@pytest.mark.parametrize("trigger", TRIGGERS, ids=["by id", "by time", "next", "several"])
 def test_a_trigger_is_the_same_when_made_anew_of_its_arguments(trigger: ExaWaitTrigger) -> None:
     """A restarted triggerer goes on with the same wait, also one that began with ``next``."""
     path, arguments = trigger.serialize()

@@ -14,6 +14,7 @@ from airflow.sdk import BaseOperator, ObjectStoragePath
 from airflow_provider_exa.arguments import as_time, check_id, check_time, check_words
 from airflow_provider_exa.calls import list_runs, newest_runs
 from airflow_provider_exa.core import STATUSES, ExaInputError, MonitorRun, dialect_of
+from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.links import ExaWebsetLink, webset_of
 from airflow_provider_exa.results import summary_of
 
@@ -78,9 +79,6 @@ class ExaListMonitorRunsOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, str | None]]:
         """List the runs now."""
-        # Imported when the task runs: requests costs every parse of a DAG file a fifth of a second.
-        from airflow_provider_exa.hooks import ExaHook
-
         hook = ExaHook(self.exa_conn_id, self.api)
         since = as_time("created_after", self.created_after) if self.created_after else None
         until = as_time("created_before", self.created_before) if self.created_before else None
@@ -150,9 +148,6 @@ class ExaListMonitorRunResultsOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]] | dict[str, Any]:
         """List the results now."""
-        # Imported when the task runs: requests costs every parse of a DAG file a fifth of a second.
-        from airflow_provider_exa.hooks import ExaHook
-
         hook = ExaHook(self.exa_conn_id, self.api)
         self.webset_id = webset_of(hook, self.monitor_id)
         run = hook.get_monitor_run(self.monitor_id, self.run_id)
@@ -229,9 +224,6 @@ class ExaListMonitorsOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, str | bool | None]]:
         """List the monitors now."""
-        # Imported when the task runs: requests costs every parse of a DAG file a fifth of a second.
-        from airflow_provider_exa.hooks import ExaHook
-
         hook = ExaHook(self.exa_conn_id, self.api)
         monitors = [monitor.as_dict() for monitor in hook.list_monitors(webset_id=self.webset_id)]
         listed = [monitor for monitor in monitors if monitor["enabled"] or not self.only_enabled]

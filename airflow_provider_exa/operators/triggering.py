@@ -21,6 +21,7 @@ from airflow_provider_exa.core import (
     MonitorRun,
     dialect_of,
 )
+from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.links import ExaWebsetLink
 from airflow_provider_exa.state import forget, recall, remember
 from airflow_provider_exa.triggers import ExaStartedRunTrigger
@@ -28,8 +29,6 @@ from airflow_provider_exa.waits import FAIL_ON, Progress, StartedRun, judge, loo
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-    from airflow_provider_exa.hooks import ExaHook
 
 STATE_KEY = "exa_trigger"
 #: Seconds from a trigger until its run is surely listed, which Exa does not say, and between looks for it.
@@ -94,9 +93,6 @@ class ExaTriggerMonitorOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start a run, unless an earlier process of this task has, and wait for it."""
-        # Imported when the task runs: requests costs every parse of a DAG file a fifth of a second.
-        from airflow_provider_exa.hooks import ExaHook
-
         hook = ExaHook(self.exa_conn_id, self.api)
         started = self._started_before(hook, context) or self._start(hook, context)
         if not self.wait_for_completion:
