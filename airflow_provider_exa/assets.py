@@ -9,8 +9,15 @@ from typing import Any, TypedDict, cast
 
 from airflow.sdk import Asset, AssetWatcher
 
-from airflow_provider_exa.arguments import as_time, check_id, check_seconds, check_words, is_template
-from airflow_provider_exa.core import FINISHED, ExaInputError, dialect_of
+from airflow_provider_exa.protocol.errors import ExaInputError
+from airflow_provider_exa.protocol.models import FINISHED, dialect_of
+from airflow_provider_exa.protocol.validation import (
+    as_time,
+    check_id,
+    check_seconds,
+    check_words,
+    is_template,
+)
 from airflow_provider_exa.triggers import ExaMonitorRunEventTrigger
 
 

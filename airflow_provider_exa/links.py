@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 from airflow.sdk import BaseOperatorLink
 
-from airflow_provider_exa.calls import get_monitor
-from airflow_provider_exa.core import ExaError, Monitor
+from airflow_provider_exa.client.client import drive
 from airflow_provider_exa.hooks import ExaHook
-from airflow_provider_exa.transport import drive
+from airflow_provider_exa.protocol.endpoints import get_monitor
+from airflow_provider_exa.protocol.errors import ExaError
+from airflow_provider_exa.protocol.models import Monitor
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator

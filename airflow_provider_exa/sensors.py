@@ -14,13 +14,17 @@ from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import BaseSensorOperator
 from airflow.sdk.bases.sensor import PokeReturnValue
 
-from airflow_provider_exa.arguments import as_time, check_id, check_words
-from airflow_provider_exa.core import ExaError, ExaTransientError, Monitor, MonitorRun, dialect_of
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.links import ExaWebsetLink, webset_of
-from airflow_provider_exa.state import recall, remember
+from airflow_provider_exa.protocol.errors import ExaError, ExaTransientError
+from airflow_provider_exa.protocol.models import Monitor, MonitorRun, dialect_of
+from airflow_provider_exa.protocol.validation import as_time, check_id, check_words
+from airflow_provider_exa.task_state import recall, remember
 from airflow_provider_exa.triggers import ExaMonitorRunTrigger
-from airflow_provider_exa.waits import FAIL_ON, Progress, RunChoice, Sight, judge, look, received
+from airflow_provider_exa.waiting.outcome import FAIL_ON, judge, received
+from airflow_provider_exa.waiting.progress import Progress
+from airflow_provider_exa.waiting.selection import RunChoice
+from airflow_provider_exa.waiting.snapshot import Sight, look
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import conf
-from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_exa import polling
-from airflow_provider_exa.arguments import as_time
-from airflow_provider_exa.core import ExaError
-from airflow_provider_exa.waits import FAIL_ON, Progress, RunChoice, StartedRun, is_decided
+from airflow_provider_exa.events.trigger import ExaMonitorRunEventTrigger
+from airflow_provider_exa.protocol.errors import ExaError
+from airflow_provider_exa.protocol.validation import as_time
+from airflow_provider_exa.waiting import poller
+from airflow_provider_exa.waiting.outcome import FAIL_ON, is_decided
+from airflow_provider_exa.waiting.progress import Progress
+from airflow_provider_exa.waiting.selection import RunChoice, StartedRun
 
-if TYPE_CHECKING:
-    from airflow.triggers.shared_stream import SharedStreamProducer
+__all__ = [
+    "ExaMonitorRunEventTrigger",
+    "ExaMonitorRunTrigger",
+    "ExaMonitorRunsTrigger",
+    "ExaStartedRunTrigger",
+]
 
 #: Seconds from a trigger's start to its event. Airflow may notice as late as its workers' heartbeat that the
 #: process which deferred a task has ended; an event that comes before that costs the task a try.
 FIRST_EVENT_AFTER = conf.getfloat("workers", "min_heartbeat_interval", fallback=5) + 5
+
+
 #: Seconds from the cancelation of a run until one that was started in its place is surely listed.
 REPLACED_WITHIN = 10.0
+
+
 #: Seconds after which a wait that starts is taken for one that a restarted triggerer goes on with.
 NEW = 60.0
 
@@ -88,7 +98,7 @@ class ExaWaitTrigger(BaseTrigger):
 
     @property
     def options(self) -> dict[str, Any]:
-        """How to poll, as :func:`~airflow_provider_exa.polling.wait_for_run` takes it."""
+        """How to poll, as :func:`~airflow_provider_exa.waiting.poller.wait_for_run` takes it."""
         return {
             "conn_id": self.exa_conn_id,
             "api": self.api,
@@ -134,7 +144,7 @@ class ExaMonitorRunTrigger(ExaWaitTrigger):
         """Wait for the run."""
         choice = RunChoice(self.run_id, self.created_after, self.pick, self.idle)
         choice = choice.settle(progress.started_at)
-        run, ended = await polling.wait_for_run(
+        run, ended = await poller.wait_for_run(
             self.monitor_id, choice, progress, until_ended=choice.pick is None, **self.options
         )
         return {"run": run.as_dict(), "ended": ended, "webset_id": progress.webset_id}
@@ -167,7 +177,7 @@ class ExaStartedRunTrigger(ExaWaitTrigger):
     async def wait(self, progress: Progress) -> dict[str, Any]:
         """Wait for the run; if it was canceled, then for one that was started meanwhile."""
         choice = StartedRun(as_time("created_after", self.created_after), self.known)
-        wait = partial(polling.wait_for_run, self.monitor_id, choice, progress, **self.options)
+        wait = partial(poller.wait_for_run, self.monitor_id, choice, progress, **self.options)
         canceled = None
         run, _ = await wait()
         while run.status == "canceled" and run.id != canceled:
@@ -209,69 +219,5 @@ class ExaMonitorRunsTrigger(ExaWaitTrigger):
             for monitor_id, choice in self.choices.items()
         }
         enough = partial(is_decided, fail_on=self.fail_on, needed=self.needed, total=len(choices))
-        runs = await polling.wait_for_runs(choices, progress, enough=enough, **self.options)
+        runs = await poller.wait_for_runs(choices, progress, enough=enough, **self.options)
         return {"runs": runs, "webset_id": progress.webset_id}
-
-
-class ExaMonitorRunEventTrigger(BaseEventTrigger):
-    """
-    Watches an Exa monitor for an asset: an event for each look that shows runs which have ended.
-
-    The event is ``{"api": …, "exa_conn_id": …, "runs": [{"monitor_id", "run_id", "status", "type",
-    "created_at", "finished_at", "failed_reason"}, …]}``, with at most 100 runs, oldest first, times in ISO
-    8601. Make it with :func:`~airflow_provider_exa.assets.monitor_runs`.
-
-    :param asset_name: names the asset's cursor, too
-    :param monitor_id: the monitor
-    :param statuses: how a run must have ended to be reported
-    :param api: which of Exa's monitor APIs to ask
-    :param exa_conn_id: the Airflow connection
-    :param poll_interval: seconds between polls
-    :param start: runs that ended before this moment are not reported, in ISO 8601; or ``now``
-    """
-
-    def __init__(
-        self,
-        *,
-        asset_name: str,
-        monitor_id: str,
-        statuses: Sequence[str],
-        api: str,
-        exa_conn_id: str,
-        poll_interval: float,
-        start: str,
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.asset_name = asset_name
-        self.monitor_id = monitor_id
-        self.statuses = statuses
-        self.api = api
-        self.exa_conn_id = exa_conn_id
-        self.poll_interval = poll_interval
-        self.start = start
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and the arguments to make the same trigger of."""
-        arguments = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
-
-    def shared_stream_key(self) -> Hashable:
-        """One stream for each asset: whoever joined a stream late would miss what was sent before."""
-        return json.dumps(self.serialize())
-
-    @classmethod
-    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> SharedStreamProducer:
-        """The stream, which is told when an event is stored."""
-        from airflow_provider_exa.stream import RunStream  # which needs Airflow 3.3
-
-        return RunStream(cls(**kwargs))
-
-    async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
-        """Each item of the stream as an event."""
-        async for payload in shared_stream:
-            yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
-
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Refuse to run on its own, where nothing would say when an event is stored."""
-        raise NotImplementedError("This trigger needs the shared streams of a triggerer of Airflow 3.3.")
-        yield

@@ -12,7 +12,7 @@ import pytest
 _home = tempfile.TemporaryDirectory(prefix="airflow-")
 os.environ |= {"AIRFLOW_HOME": _home.name, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
 
-from airflow_provider_exa.core import warn_once  # noqa: E402
+from airflow_provider_exa.protocol.models import warn_once  # noqa: E402
 from airflow_provider_exa.standin import StandIn  # noqa: E402
 
 

@@ -18,7 +18,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.bases.operator import TriggerFailureReason
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException, TaskDeferred
 
-from airflow_provider_exa.polling import Watch
+from airflow_provider_exa.waiting.poller import Watch
 
 POKE_INTERVAL = 77.0
 
@@ -104,8 +104,8 @@ class Task:
             self.passes()
 
         monkeypatch.setattr("time.sleep", sleep)
-        monkeypatch.setattr("airflow_provider_exa.polling.JITTER", 0)
-        monkeypatch.setattr("airflow_provider_exa.polling.PACE", 1000)
+        monkeypatch.setattr("airflow_provider_exa.waiting.poller.JITTER", 0)
+        monkeypatch.setattr("airflow_provider_exa.client.async_client.PACE", 1000)
         monkeypatch.setattr("airflow_provider_exa.triggers.FIRST_EVENT_AFTER", 0)
         monkeypatch.setattr(Watch, "_rest", rest)
         method, arguments = "execute", None

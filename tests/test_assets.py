@@ -20,8 +20,9 @@ from airflow.triggers.base import BaseEventTrigger
 
 from airflow_provider_exa import assets
 from airflow_provider_exa.assets import finished_runs, monitor_runs
-from airflow_provider_exa.core import DIALECTS, ExaInputError
-from airflow_provider_exa.stream import variable_of
+from airflow_provider_exa.events.stream import variable_of
+from airflow_provider_exa.protocol.errors import ExaInputError
+from airflow_provider_exa.protocol.models import DIALECTS
 from airflow_provider_exa.triggers import ExaMonitorRunEventTrigger
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""What one more API takes: a row in core.py and an answer in the stand-in; counted, and tried with a toy."""
+"""What one more API takes: a row in models.py and an answer in the stand-in; tried with a toy."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ import pytest
 
 import airflow_provider_exa
 from airflow_provider_exa import operators
-from airflow_provider_exa.core import DIALECTS, FINISHED, RUN_FIELDS, STATUSES, Dialect, Monitor
 from airflow_provider_exa.hooks import ExaHook
+from airflow_provider_exa.protocol.models import DIALECTS, FINISHED, RUN_FIELDS, STATUSES, Dialect, Monitor
 from airflow_provider_exa.standin import StandIn, wire
 from airflow_provider_exa.standin.bodies import Api, iso
 from tests import test_waiting
-from tests.test_stream import Triggerer, until, variables  # noqa: F401 (a fixture)
+from tests.events.test_stream import Triggerer, until, variables  # noqa: F401 (a fixture)
 
 #: The fields of a dialect that each module reads: where APIs differ in more than words.
 READS = {
-    "calls.py": {"base"},
-    "core.py": {"enabled", "keys", "statuses"},
+    "client/async_client.py": {"websets"},
     "hooks.py": {"trigger", "websets"},
     "links.py": {"websets"},
     "operators/listing.py": {"websets"},
     "operators/triggering.py": {"trigger"},
     "operators/waiting.py": {"websets"},
-    "polling.py": {"websets"},
-    "results.py": {"output"},
+    "protocol/endpoints.py": {"base"},
+    "protocol/models.py": {"enabled", "keys", "statuses"},
+    "protocol/results.py": {"output"},
     "sensors.py": {"websets"},
 }
-#: Exa's keys outside core.py: what all APIs say, and what Websets says of items, where only it is spoken.
+#: Exa's keys outside models.py: what all APIs say, and what Websets says of items, where only it is spoken.
 KEYS = {
-    "calls.py": {"hasMore", "nextCursor"},
     "hooks.py": {"websetId"},
-    "results.py": {"createdAt", "sourceId"},
+    "protocol/messages.py": {"requestId"},
+    "protocol/paging.py": {"hasMore", "nextCursor"},
+    "protocol/results.py": {"createdAt", "sourceId"},
 }
 
 PACKAGE = Path(airflow_provider_exa.__file__).parent
@@ -102,7 +103,7 @@ def test_what_each_module_knows_of_the_apis() -> None:
     surveys = {name: survey(text) for name, text in MODULES.items() if not name.startswith("standin/")}
     assert {name: read for name, (read, _, _) in surveys.items() if read} == READS
     assert set().union(*READS.values()) == {each.name for each in fields(Dialect)}
-    del surveys["core.py"]
+    del surveys["protocol/models.py"]
     assert {name: asked for name, (_, asked, _) in surveys.items() if asked} == {}
     assert {name: words for name, (_, _, words) in surveys.items() if words} == KEYS
 

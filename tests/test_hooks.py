@@ -13,14 +13,14 @@ from typing import Any, Literal
 import pendulum
 import pytest
 
-from airflow_provider_exa.core import (
+from airflow_provider_exa.hooks import ExaHook
+from airflow_provider_exa.protocol.errors import (
     ExaBadAnswerError,
     ExaInputError,
     ExaNotStartedError,
     ExaPermanentError,
     ExaTransientError,
 )
-from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.standin import Fault, StandIn
 
 KEY = "standin-key-1234"

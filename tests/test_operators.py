@@ -10,12 +10,12 @@ import pendulum
 import pytest
 from airflow.sdk import DAG
 
-from airflow_provider_exa.core import ExaPermanentError
 from airflow_provider_exa.operators import (
     ExaListMonitorRunsOperator,
     ExaListMonitorsOperator,
     ExaWaitForMonitorRunsOperator,
 )
+from airflow_provider_exa.protocol.errors import ExaPermanentError
 from airflow_provider_exa.sensors import ExaMonitorRunSensor
 from airflow_provider_exa.standin import StandIn
 

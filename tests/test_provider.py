@@ -16,7 +16,8 @@ from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
 import airflow_provider_exa
 from airflow_provider_exa import get_provider_info
-from airflow_provider_exa.hooks import EXTRAS, ExaHook
+from airflow_provider_exa.client.settings import EXTRAS
+from airflow_provider_exa.hooks import ExaHook
 
 KNOWN_KEYS = {
     "package-name",
@@ -75,7 +76,7 @@ def test_the_connection_form_has_what_the_hook_reads() -> None:
     ("module", "absent"),
     [
         ("airflow_provider_exa", "airflow"),
-        ("airflow_provider_exa.core", "requests"),
+        ("airflow_provider_exa.protocol.errors", "requests"),
         ("airflow_provider_exa.sensors", "requests"),
         ("airflow_provider_exa.operators", "requests"),
     ],

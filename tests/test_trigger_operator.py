@@ -16,15 +16,15 @@ import pendulum
 import pytest
 from airflow.sdk.exceptions import TaskDeferralTimeout
 
-from airflow_provider_exa.core import (
+from airflow_provider_exa.hooks import ExaHook
+from airflow_provider_exa.operators import ExaTriggerMonitorOperator
+from airflow_provider_exa.protocol.errors import (
     ExaBadAnswerError,
     ExaInputError,
     ExaNotStartedError,
     ExaPermanentError,
     ExaTransientError,
 )
-from airflow_provider_exa.hooks import ExaHook
-from airflow_provider_exa.operators import ExaTriggerMonitorOperator
 from airflow_provider_exa.standin import Fault, StandIn
 from tests.tasks import POKE_INTERVAL, Ended, Store, Task
 

@@ -15,11 +15,12 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_exa import polling, triggers
+from airflow_provider_exa import triggers
 from airflow_provider_exa.operators import ExaWaitForMonitorRunsOperator
 from airflow_provider_exa.sensors import ExaMonitorRunSensor
 from airflow_provider_exa.standin import StandIn
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger, ExaMonitorRunTrigger, ExaWaitTrigger
+from airflow_provider_exa.waiting import poller
 from tests.tasks import Store, TaskInstance
 
 TRIGGERS = [
@@ -114,7 +115,7 @@ def test_the_event_comes_no_sooner_than_airflow_can_take_it(
     exa: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that has ended already is not told at once."""
-    monkeypatch.setattr(polling, "JITTER", 0)
+    monkeypatch.setattr(poller, "JITTER", 0)
     monkeypatch.setattr(triggers, "FIRST_EVENT_AFTER", 0.5)
     exa.add_run("mon_a", run_id="run_1")
     start = time.monotonic()

@@ -13,9 +13,10 @@ import pytest
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
-from airflow_provider_exa.core import DIALECTS, ExaPermanentError, ExaRunFailedError, ExaTransientError
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.operators import ExaWaitForMonitorRunsOperator
+from airflow_provider_exa.protocol.errors import ExaPermanentError, ExaRunFailedError, ExaTransientError
+from airflow_provider_exa.protocol.models import DIALECTS
 from airflow_provider_exa.sensors import ExaMonitorRunSensor
 from airflow_provider_exa.standin import Fault, StandIn
 from tests.tasks import POKE_INTERVAL, Ended, Store, Task

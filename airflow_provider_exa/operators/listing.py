@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, ObjectStoragePath
 
-from airflow_provider_exa.arguments import as_time, check_id, check_time, check_words
-from airflow_provider_exa.calls import list_runs, newest_runs
-from airflow_provider_exa.core import STATUSES, ExaInputError, MonitorRun, dialect_of
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.links import ExaWebsetLink, webset_of
-from airflow_provider_exa.results import summary_of
+from airflow_provider_exa.protocol.endpoints import list_runs
+from airflow_provider_exa.protocol.errors import ExaInputError
+from airflow_provider_exa.protocol.models import STATUSES, MonitorRun, dialect_of
+from airflow_provider_exa.protocol.paging import newest_runs
+from airflow_provider_exa.protocol.results import summary_of
+from airflow_provider_exa.protocol.validation import as_time, check_id, check_time, check_words
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -12,20 +12,19 @@ from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import BaseOperator
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from airflow_provider_exa.arguments import as_time, check_id, check_seconds, check_words
-from airflow_provider_exa.calls import list_runs, newest_runs
-from airflow_provider_exa.core import (
-    ExaError,
-    ExaNotStartedError,
-    ExaTransientError,
-    MonitorRun,
-    dialect_of,
-)
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.links import ExaWebsetLink
-from airflow_provider_exa.state import forget, recall, remember
+from airflow_provider_exa.protocol.endpoints import list_runs
+from airflow_provider_exa.protocol.errors import ExaError, ExaNotStartedError, ExaTransientError
+from airflow_provider_exa.protocol.models import MonitorRun, dialect_of
+from airflow_provider_exa.protocol.paging import newest_runs
+from airflow_provider_exa.protocol.validation import as_time, check_id, check_seconds, check_words
+from airflow_provider_exa.task_state import forget, recall, remember
 from airflow_provider_exa.triggers import ExaStartedRunTrigger
-from airflow_provider_exa.waits import FAIL_ON, Progress, StartedRun, judge, look, received, run_of
+from airflow_provider_exa.waiting.outcome import FAIL_ON, judge, received
+from airflow_provider_exa.waiting.progress import Progress
+from airflow_provider_exa.waiting.selection import StartedRun
+from airflow_provider_exa.waiting.snapshot import look, run_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

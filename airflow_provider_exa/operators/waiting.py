@@ -11,7 +11,10 @@ import pendulum
 from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import BaseOperator
 
-from airflow_provider_exa.arguments import (
+from airflow_provider_exa.links import ExaWebsetLink
+from airflow_provider_exa.protocol.errors import ExaInputError
+from airflow_provider_exa.protocol.models import dialect_of
+from airflow_provider_exa.protocol.validation import (
     as_time,
     check_id,
     check_seconds,
@@ -19,10 +22,9 @@ from airflow_provider_exa.arguments import (
     check_time,
     check_words,
 )
-from airflow_provider_exa.core import ExaInputError, dialect_of
-from airflow_provider_exa.links import ExaWebsetLink
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
-from airflow_provider_exa.waits import FAIL_ON, Progress, judge, received
+from airflow_provider_exa.waiting.outcome import FAIL_ON, judge, received
+from airflow_provider_exa.waiting.progress import Progress
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

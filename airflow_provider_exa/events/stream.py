@@ -14,27 +14,40 @@ import pendulum
 from airflow.sdk import Variable
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
-from airflow_provider_exa import polling
-from airflow_provider_exa.arguments import as_time
-from airflow_provider_exa.core import ExaError, ExaTransientError, Monitor, MonitorRun, warn_once
-from airflow_provider_exa.cursor import Cursor
-from airflow_provider_exa.triggers import ExaMonitorRunEventTrigger
-from airflow_provider_exa.waits import AllSince, Found, Sight
+from airflow_provider_exa.events.cursor import Cursor
+from airflow_provider_exa.events.trigger import ExaMonitorRunEventTrigger
+from airflow_provider_exa.protocol.errors import ExaError, ExaTransientError
+from airflow_provider_exa.protocol.models import Monitor, MonitorRun, warn_once
+from airflow_provider_exa.protocol.validation import as_time
+from airflow_provider_exa.waiting import poller
+from airflow_provider_exa.waiting.selection import AllSince
+from airflow_provider_exa.waiting.snapshot import Found, Sight
 
 log = logging.getLogger(__name__)
+
 
 #: Seconds between one event of an asset and the next, so that Airflow makes a DAG run of the first in
 #: between: of two that meet a scheduler together, the later one would wait for a third.
 APART = 10.0
+
+
 #: Seconds after which an event that Airflow calls stored is one: where the asset's trigger has just been
 #: taken away it is not, and the stream is ended meanwhile.
 SETTLED = 0.3
+
+
 #: What the seconds between polls double up to while Exa cannot answer, and what they are while the key is bad
 #: or the monitor unknown.
 TROUBLED = 60.0
+
+
 SLOW = 600.0
+
+
 #: How many runs that have left the newest pages a poll asks for by their ids.
 OLD_RUNS = 10
+
+
 #: Seconds until a Variable that cannot be read or written is tried again, and until a crash is raised.
 AGAIN = 30.0
 
@@ -114,7 +127,7 @@ class RunStream(SharedStreamProducer):
         try:
             self._cursor = await self._load()
             feed = Feed(self._cursor, trigger.statuses, trigger.poll_interval, trigger.asset_name)
-            with polling.watched(feed, trigger.exa_conn_id, trigger.api, trigger.monitor_id):
+            with poller.watched(feed, trigger.exa_conn_id, trigger.api, trigger.monitor_id):
                 while True:
                     await feed.looked()
                     batch = self._cursor.batch()

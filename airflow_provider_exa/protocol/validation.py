@@ -9,7 +9,8 @@ from typing import Any
 
 from pendulum import DateTime
 
-from airflow_provider_exa.core import ExaInputError, parse_time
+from airflow_provider_exa.protocol.errors import ExaInputError
+from airflow_provider_exa.protocol.models import parse_time
 
 
 def is_template(value: object) -> bool:

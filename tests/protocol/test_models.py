@@ -11,17 +11,19 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from pendulum import DateTime
 
-from airflow_provider_exa import core
-from airflow_provider_exa.core import DIALECTS, Dialect, ExaInputError, MonitorRun, Request, Response
+from airflow_provider_exa.protocol import errors, messages, models
+from airflow_provider_exa.protocol.errors import ExaInputError
+from airflow_provider_exa.protocol.messages import Request, Response
+from airflow_provider_exa.protocol.models import DIALECTS, Dialect, MonitorRun
 
-SAMPLES = Path(__file__).parents[2] / "shared" / "exa" / "samples"
+SAMPLES = Path(__file__).parents[3] / "shared" / "exa" / "samples"
 RUN = {"id": "run_1", "status": "completed", "createdAt": "2026-01-31T06:00:00.000Z"}
 SIX = pendulum.datetime(2026, 1, 31, 6)
 
 
 def parse(dialect: Dialect = DIALECTS["websets"], **fields: Any) -> MonitorRun:
     """A run as Exa would send it with these fields."""
-    return core.parse_run(dialect, "mon_a", RUN | fields)
+    return models.parse_run(dialect, "mon_a", RUN | fields)
 
 
 def sample(name: str) -> Any:
@@ -73,7 +75,7 @@ def test_a_run_needs_three_fields_and_keeps_those_it_does_not_know() -> None:
     """What Exa leaves out is None, the monitor is the one asked for, and ``raw`` is what was sent."""
     run = parse(output={"results": []}, durationMs=44000)
     assert run.raw == {**RUN, "output": {"results": []}, "durationMs": 44000}
-    assert run.as_dict() == dict.fromkeys(core.RUN_FIELDS) | {
+    assert run.as_dict() == dict.fromkeys(models.RUN_FIELDS) | {
         "id": "run_1",
         "monitor_id": "mon_a",
         "status": "completed",
@@ -103,7 +105,7 @@ def test_a_run_as_a_dict_is_json_without_what_exa_sent() -> None:
     """What goes to XCom has strings and None only, and each time says that it is UTC."""
     values = parse(type="search", failedReason="why", failedAt="2026-01-31T06:00:01.234Z").as_dict()
     assert json.loads(json.dumps(values)) == values
-    assert tuple(values) == core.RUN_FIELDS
+    assert tuple(values) == models.RUN_FIELDS
     assert "raw" not in values
     assert (values["failed_at"], values["failed_reason"]) == ("2026-01-31T06:00:01.234000+00:00", "why")
 
@@ -138,7 +140,7 @@ def test_the_sample_runs_are_understood(
 ) -> None:
     """A run from Exa's documents or its SDKs' tests becomes the run that it describes."""
     body = sample(name)["body"]
-    run = core.parse_run(dialect, "mon_a", body["data"][0] if "data" in body else body)
+    run = models.parse_run(dialect, "mon_a", body["data"][0] if "data" in body else body)
     fields = ("id", "monitor_id", "status", "type", "completed_at", "failed_reason")
     assert tuple(run.as_dict()[field] for field in fields) == expected
 
@@ -146,7 +148,7 @@ def test_the_sample_runs_are_understood(
 def test_a_monitor_needs_two_fields() -> None:
     """A monitor is enabled where its status is the API's word for it."""
     enabled, disabled = (
-        core.parse_monitor(DIALECTS["websets"], {"id": "mon_a", "status": status, **more})
+        models.parse_monitor(DIALECTS["websets"], {"id": "mon_a", "status": status, **more})
         for status, more in (("enabled", {}), ("disabled", {"websetId": "webset_1"}))
     )
     assert (enabled.enabled, enabled.webset_id) == (True, None)
@@ -158,9 +160,9 @@ def test_a_monitor_needs_two_fields() -> None:
 
 def test_only_what_is_permanent_fails_a_task_without_retries() -> None:
     """Permanent errors are Airflow's own for that, and transient ones are no exception of Airflow's."""
-    for permanent in (core.ExaPermanentError, core.ExaInputError, core.ExaRunFailedError):
+    for permanent in (errors.ExaPermanentError, errors.ExaInputError, errors.ExaRunFailedError):
         assert issubclass(permanent, AirflowFailException)
-    for transient in (core.ExaTransientError, core.ExaBadAnswerError):
+    for transient in (errors.ExaTransientError, errors.ExaBadAnswerError):
         assert not issubclass(transient, AirflowException)
     assert issubclass(ExaInputError, ValueError)
 
@@ -181,9 +183,9 @@ def test_an_error_is_told_in_exas_own_words() -> None:
     """Whichever shape the body has, the error says what was asked, the status, the words and the id."""
     for status, body in recorded_errors():
         response = Response(status, json.dumps(body).encode(), "https://api.exa.ai/x")
-        error = core.refusal(Request("/x"), response)
+        error = messages.refusal(Request("/x"), response)
         told = str(error)
-        assert isinstance(error, core.ExaTransientError if status == 429 else core.ExaPermanentError)
+        assert isinstance(error, errors.ExaTransientError if status == 429 else errors.ExaPermanentError)
         assert told.startswith(f"GET https://api.exa.ai/x was answered {status}: ")
         assert repr(body.get("message") or body["error"]) in told
         assert body.get("requestId", "") in told
@@ -193,5 +195,5 @@ def test_an_error_is_told_in_exas_own_words() -> None:
 def test_a_bad_key_is_known_by_both_of_its_answers(status: int, bad: bool) -> None:
     """401 as documented, and 400 as recorded, where the body names the header."""
     body = b'{"error": "x-api-key header is invalid"}'
-    assert core.is_bad_key(Response(status, body, "")) is bad
-    assert core.is_bad_key(Response(400, b'{"error": "Invalid request"}', "")) is False
+    assert messages.is_bad_key(Response(status, body, "")) is bad
+    assert messages.is_bad_key(Response(400, b'{"error": "Invalid request"}', "")) is False

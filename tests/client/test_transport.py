@@ -26,17 +26,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from airflow_provider_exa.core import (
+from airflow_provider_exa.client.settings import Account
+from airflow_provider_exa.client.transport import Sender
+from airflow_provider_exa.hooks import ExaHook
+from airflow_provider_exa.protocol.errors import (
     ExaError,
     ExaHugeAnswerError,
     ExaPermanentError,
     ExaTransientError,
-    Request,
-    Response,
 )
-from airflow_provider_exa.hooks import ExaHook
+from airflow_provider_exa.protocol.messages import Request, Response
 from airflow_provider_exa.standin import Fault, StandIn
-from airflow_provider_exa.transport import Account, Sender
 
 KEY = "standin/key-1234"
 REST = "Connection: close\r\nContent-Length: 0\r\n\r\n"

@@ -16,15 +16,21 @@ from datetime import timedelta
 import pendulum
 from pendulum import DateTime
 
-from airflow_provider_exa.calls import age
-from airflow_provider_exa.core import ExaInputError, MonitorRun, parse_time
+from airflow_provider_exa.protocol.errors import ExaInputError
+from airflow_provider_exa.protocol.models import MonitorRun, parse_time
+from airflow_provider_exa.protocol.paging import age
 
 #: How many of the newest runs, and how much of the time before the newest, the frontier never passes: what
 #: Exa lists late is still seen. So many are on the first page of a listing, which is asked for anyway.
 KEPT_RUNS = 20
+
+
 KEPT_TIME = timedelta(hours=1)
+
+
 #: How many runs one event holds at most: Airflow logs events, and a big one stops the triggerer.
 MOST = 100
+
 
 BEGINNING = pendulum.datetime(1970, 1, 1)
 

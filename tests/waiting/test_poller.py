@@ -16,17 +16,19 @@ import pendulum
 import pytest
 from airflow.sdk import BaseHook
 
-from airflow_provider_exa import polling
-from airflow_provider_exa.core import (
+from airflow_provider_exa.client import async_client
+from airflow_provider_exa.protocol.errors import (
     ExaBadAnswerError,
     ExaInputError,
     ExaPermanentError,
     ExaTransientError,
-    MonitorRun,
 )
-from airflow_provider_exa.polling import wait_for_run, wait_for_runs
+from airflow_provider_exa.protocol.models import MonitorRun
 from airflow_provider_exa.standin import Fault, StandIn
-from airflow_provider_exa.waits import Progress, RunChoice
+from airflow_provider_exa.waiting import poller
+from airflow_provider_exa.waiting.poller import wait_for_run, wait_for_runs
+from airflow_provider_exa.waiting.progress import Progress
+from airflow_provider_exa.waiting.selection import RunChoice
 
 LOG = logging.getLogger("a task")
 SINCE = RunChoice(created_after=pendulum.datetime(2026, 1, 1))
@@ -34,8 +36,8 @@ SINCE = RunChoice(created_after=pendulum.datetime(2026, 1, 1))
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(polling, "JITTER", 0)
-    monkeypatch.setattr(polling, "PACE", 1000)
+    monkeypatch.setattr(poller, "JITTER", 0)
+    monkeypatch.setattr(async_client, "PACE", 1000)
 
 
 async def wait(
@@ -70,7 +72,7 @@ async def until(true: Callable[[], object]) -> None:
 
 
 def nothing_is_left() -> bool:
-    return not polling._watches and not polling._lines
+    return not poller._watches and not poller._lines
 
 
 def paths(exa: StandIn) -> list[str]:
@@ -290,7 +292,7 @@ def test_a_cancelled_wait_harms_no_other(exa: StandIn) -> None:
         exa.move("run_1", "completed")
         assert (await second).status == "completed"
         third = asyncio.ensure_future(wait(choice=RunChoice(created_after=pendulum.datetime(2999, 1, 1))))
-        await until(lambda: polling._watches)
+        await until(lambda: poller._watches)
         third.cancel()
         with suppress(asyncio.CancelledError):
             await third
@@ -316,7 +318,7 @@ def test_the_shortest_interval_counts(exa: StandIn) -> None:
 
 def test_an_interval_that_may_grow_doubles(exa: StandIn) -> None:
     """What exponential_backoff and max_wait of a sensor mean in the triggerer."""
-    waiter = polling.Waiter(SINCE, interval=10, max_interval=60)
+    waiter = poller.Waiter(SINCE, interval=10, max_interval=60)
     intervals = []
     for _ in range(4):
         waiter.tell(None)
@@ -346,8 +348,8 @@ def test_a_429_pauses_every_poll_of_the_connection(exa: StandIn) -> None:
 
 def test_no_more_requests_than_the_pace_allows(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many monitors are waited on, also right after a pause, no second has more than so many."""
-    monkeypatch.setattr(polling, "PACE", 5)
-    monkeypatch.setattr(polling, "SECOND", 0.5)
+    monkeypatch.setattr(async_client, "PACE", 5)
+    monkeypatch.setattr(async_client, "SECOND", 0.5)
     for number in range(12):
         exa.add_run(f"mon_{number}", status="completed")
     exa.fail(Fault(status=429, retry_after="1"))
@@ -424,7 +426,7 @@ def test_a_crash_of_the_poll_reaches_every_wait(exa: StandIn, monkeypatch: pytes
 
     async def scenario() -> list[Any]:
         with monkeypatch.context() as patch:
-            patch.setattr(polling, "look", broken)
+            patch.setattr(poller, "look", broken)
             crashed = await asyncio.gather(wait(), wait(), return_exceptions=True)
         exa.add_run("mon_a", status="completed")
         return [*crashed, (await wait()).status]
@@ -506,7 +508,7 @@ def test_each_wait_logs_in_its_own_task_and_the_poll_in_none(exa: StandIn) -> No
     handler = Collect()
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
-    transport = logging.getLogger("airflow_provider_exa.transport")
+    transport = logging.getLogger("airflow_provider_exa.client.transport")
     transport.addHandler(handler)
     try:
         asyncio.run(scenario())

@@ -23,9 +23,10 @@ from hypothesis.stateful import (
 )
 from pendulum import DateTime
 
-from airflow_provider_exa import cursor as cursors
-from airflow_provider_exa.core import FINISHED, ExaInputError, MonitorRun
-from airflow_provider_exa.cursor import BEGINNING, Cursor
+from airflow_provider_exa.events import cursor as cursors
+from airflow_provider_exa.events.cursor import BEGINNING, Cursor
+from airflow_provider_exa.protocol.errors import ExaInputError
+from airflow_provider_exa.protocol.models import FINISHED, MonitorRun
 
 WANTED = ("completed", "failed")
 START = pendulum.datetime(2026, 1, 1)

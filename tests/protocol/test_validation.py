@@ -10,8 +10,8 @@ import pendulum
 import pytest
 from pendulum import UTC, DateTime
 
-from airflow_provider_exa import arguments, core
-from airflow_provider_exa.core import ExaInputError
+from airflow_provider_exa.protocol import models, validation
+from airflow_provider_exa.protocol.errors import ExaInputError
 
 SIX = pendulum.datetime(2026, 1, 31, 6)
 
@@ -23,7 +23,7 @@ SIX = pendulum.datetime(2026, 1, 31, 6)
 def test_what_cannot_be_an_id_is_refused_while_parsing(value: object) -> None:
     """An id that could lead to another URL, or is none at all, is an error that names the argument."""
     with pytest.raises(ExaInputError, match="monitor_id"):
-        arguments.check_id("monitor_id", value)
+        validation.check_id("monitor_id", value)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_what_cannot_be_an_id_is_refused_while_parsing(value: object) -> None:
 )
 def test_an_id_or_a_template_of_one_passes(value: str) -> None:
     """Ids are opaque, and a template is known only when the task runs."""
-    arguments.check_id("monitor_id", value)
+    validation.check_id("monitor_id", value)
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,10 @@ def test_an_id_or_a_template_of_one_passes(value: str) -> None:
 )
 def test_a_time_may_be_given_in_any_common_way(value: datetime | str) -> None:
     """Aware, naive or as text, it is the same moment, in UTC."""
-    moment = arguments.as_time("created_after", value)
+    moment = validation.as_time("created_after", value)
     assert isinstance(moment, DateTime)
     assert (moment, moment.tzinfo) == (SIX, UTC)
-    arguments.check_time("created_after", value)
+    validation.check_time("created_after", value)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_time_may_be_given_in_any_common_way(value: datetime | str) -> None:
         "0001-01-01T00:00:00+05:00",
     ],
 )
-@pytest.mark.parametrize("check", [arguments.as_time, arguments.check_time])
+@pytest.mark.parametrize("check", [validation.as_time, validation.check_time])
 def test_what_is_no_moment_is_refused(check: Callable[[str, Any], object], value: str) -> None:
     """Garbage, durations and intervals, and what means another moment each day, name the argument."""
     with pytest.raises(ExaInputError, match=r"^created_after="):
@@ -83,24 +83,24 @@ def test_what_is_no_moment_is_refused(check: Callable[[str, Any], object], value
 def test_a_value_that_can_never_be_a_time_is_refused_while_parsing(value: object) -> None:
     """A number or a date is no template, so the DAG file is the place to say so."""
     with pytest.raises(ExaInputError, match=r"^created_after="):
-        arguments.check_time("created_after", value)
+        validation.check_time("created_after", value)
 
 
 @pytest.mark.parametrize("value", [None, "{{ ds }}", "{% if x %}now{% endif %}"])
 def test_a_time_that_is_a_template_or_none_passes(value: object) -> None:
     """It is checked when the task runs."""
-    arguments.check_time("created_after", value)
+    validation.check_time("created_after", value)
 
 
 @pytest.mark.parametrize("values", ["failed", None, 5, ["failed", "lost"], [["failed"]]])
 def test_words_that_are_not_known_are_refused(values: object) -> None:
     """One string where several belong would be taken letter by letter, so it is refused too."""
     with pytest.raises(ExaInputError, match=r"fail_on.*'failed', 'canceled'"):
-        arguments.check_words("fail_on", values, ("failed", "canceled"))
-    assert arguments.check_words("fail_on", ["canceled"], ("failed", "canceled")) == ("canceled",)
+        validation.check_words("fail_on", values, ("failed", "canceled"))
+    assert validation.check_words("fail_on", ["canceled"], ("failed", "canceled")) == ("canceled",)
 
 
 def test_an_unknown_api_is_refused() -> None:
     """The error names the ones there are."""
     with pytest.raises(ExaInputError, match=r"api='webset' is not one of 'websets'"):
-        core.dialect_of("webset")
+        models.dialect_of("webset")

@@ -10,17 +10,15 @@ from typing import Any
 import pendulum
 import pytest
 
-from airflow_provider_exa import calls
-from airflow_provider_exa.core import (
-    DIALECTS,
+from airflow_provider_exa.hooks import ExaHook
+from airflow_provider_exa.protocol import endpoints, paging
+from airflow_provider_exa.protocol.errors import (
     ExaBadAnswerError,
     ExaHugeAnswerError,
     ExaInputError,
     ExaPermanentError,
-    MonitorRun,
-    parse_run,
 )
-from airflow_provider_exa.hooks import ExaHook
+from airflow_provider_exa.protocol.models import DIALECTS, MonitorRun, parse_run
 from airflow_provider_exa.standin import Fault, StandIn
 
 WEBSETS = DIALECTS["websets"]
@@ -359,7 +357,8 @@ def newest(hook: ExaHook, limit: int, **options: Any) -> list[str]:
     """The ids of a monitor's newest runs."""
     options = {"keep": lambda run: True, "since": None} | options
     return [
-        run.id for run in hook.call(calls.newest_runs(calls.list_runs(WEBSETS, "mon_a"), limit, **options))
+        run.id
+        for run in hook.call(paging.newest_runs(endpoints.list_runs(WEBSETS, "mon_a"), limit, **options))
     ]
 
 
@@ -414,4 +413,4 @@ def test_only_a_page_that_shows_its_order_says_what_cannot_come(hours: list[int]
     runs = [
         parse_run(WEBSETS, "mon_a", RUN | {"createdAt": START.add(hours=hour).isoformat()}) for hour in hours
     ]
-    assert calls.complete_to(calls.Page(runs, None)) == (None if edge is None else START.add(hours=edge))
+    assert paging.complete_to(paging.Page(runs, None)) == (None if edge is None else START.add(hours=edge))

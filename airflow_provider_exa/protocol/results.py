@@ -7,23 +7,11 @@ from typing import Any
 
 from pendulum import DateTime
 
-from airflow_provider_exa.calls import (
-    Listing,
-    get_monitor,
-    get_run,
-    get_webset,
-    list_runs,
-    newest_runs,
-    path_to,
-)
-from airflow_provider_exa.core import (
-    Call,
-    Dialect,
-    ExaBadAnswerError,
-    ExaInputError,
-    MonitorRun,
-    parse_time,
-)
+from airflow_provider_exa.protocol.endpoints import get_monitor, get_run, get_webset, list_runs, path_to
+from airflow_provider_exa.protocol.errors import ExaBadAnswerError, ExaInputError
+from airflow_provider_exa.protocol.messages import Call
+from airflow_provider_exa.protocol.models import Dialect, MonitorRun, parse_time
+from airflow_provider_exa.protocol.paging import Listing, newest_runs
 
 Result = Mapping[str, Any]
 

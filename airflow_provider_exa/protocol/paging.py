@@ -1,4 +1,4 @@
-"""What can be asked of Exa: each call as a generator, and the paging of its listings, without I/O."""
+"""The pages of a listing, and where paging may stop, without I/O."""
 
 from __future__ import annotations
 
@@ -7,30 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote
 
 from pendulum import DateTime
 
-from airflow_provider_exa.arguments import check_segment
-from airflow_provider_exa.core import (
-    Call,
-    Dialect,
-    ExaEndlessListingError,
-    ExaError,
-    ExaHugeAnswerError,
-    ExaNotStartedError,
-    Monitor,
-    MonitorRun,
-    Request,
-    parse_monitor,
-    parse_run,
-    read,
-    warn_once,
-)
+from airflow_provider_exa.protocol.errors import ExaEndlessListingError, ExaHugeAnswerError
+from airflow_provider_exa.protocol.messages import Call, Request, read
+from airflow_provider_exa.protocol.models import MonitorRun, warn_once
 
 T = TypeVar("T")
 
+
 MAX_PAGES = 1000
+
+
 #: How many objects Exa puts on a page, at most, where it is not asked for a number: 50 by its documents.
 PAGE_SIZE = 50
 
@@ -138,28 +127,6 @@ def _parse_page(listing: Listing[T], cursor: str, body: Mapping[str, Any]) -> Pa
     return replace(page, following=place)
 
 
-def list_runs(dialect: Dialect, monitor_id: str, **options: Any) -> Listing[MonitorRun]:
-    """The first page of a monitor's runs; ``options`` are those of :class:`Listing`."""
-    parse = functools.partial(parse_run, dialect, monitor_id)
-    return Listing(path_to(dialect, "monitor", monitor_id, "runs"), parse, **options)
-
-
-def list_monitors(dialect: Dialect, **options: Any) -> Listing[Monitor]:
-    """The first page of the team's monitors; ``options`` are those of :class:`Listing`."""
-    return Listing(f"{dialect.base}/monitors", functools.partial(parse_monitor, dialect), **options)
-
-
-def list_websets(dialect: Dialect) -> Call[dict[str, str | None]]:
-    """The webset of each of the team's monitors, by its id."""
-    websets: dict[str, str | None] = {}
-    place: Listing[Monitor] | None = list_monitors(dialect, params={"limit": 200})
-    while place:
-        page = yield from fetch_page(place)
-        websets |= {monitor.id: monitor.webset_id for monitor in page.items}
-        place = page.following
-    return websets
-
-
 def age(run: MonitorRun) -> tuple[DateTime, str]:
     """What runs are sorted by: when they were created, and their id where that is the same."""
     return run.created_at, run.id
@@ -171,67 +138,6 @@ def complete_to(page: Page[MonitorRun]) -> DateTime | None:
     if len(times) > 1 and times[-1] < times[0] and times == sorted(times, reverse=True):
         return times[-1]
     return None
-
-
-def path_to(dialect: Dialect, what: str, id_: str | None, *rest: str) -> str:
-    """The path of a ``monitor`` or ``webset``, or of something below it, that no id can lead elsewhere."""
-    check_segment(f"{what}_id", id_)
-    return "/".join((dialect.base, f"{what}s", *(quote(each, safe="") for each in (str(id_), *rest))))
-
-
-def get_monitor(dialect: Dialect, monitor_id: str) -> Call[Monitor]:
-    """One monitor; an unknown one is a 404, while its runs list as empty."""
-    request = Request(path_to(dialect, "monitor", monitor_id))
-    response = yield request
-    return read(request, response, functools.partial(parse_monitor, dialect))
-
-
-def get_run(dialect: Dialect, monitor_id: str, run_id: str) -> Call[MonitorRun]:
-    """One run of a monitor."""
-    check_segment("run_id", run_id)
-    request = Request(path_to(dialect, "monitor", monitor_id, "runs", run_id))
-    response = yield request
-    return read(request, response, functools.partial(parse_run, dialect, monitor_id))
-
-
-def attempt(call: Call[T]) -> Call[T | ExaError]:
-    """The call's result, or its error, where that does not concern all that is asked."""
-    try:
-        return (yield from call)
-    except ExaError as error:
-        return error
-
-
-def get_webset(dialect: Dialect, webset_id: str | None, parse: Callable[[Mapping[str, Any]], T]) -> Call[T]:
-    """What ``parse`` makes of a webset as Exa sends it."""
-    request = Request(path_to(dialect, "webset", webset_id))
-    response = yield request
-    return read(request, response, parse)
-
-
-def trigger_monitor(dialect: Dialect, monitor_id: str) -> Call[None]:
-    """
-    Start a run of a monitor now.
-
-    Exa answers ``{"triggered": bool}``: not which run it started.
-
-    :raises ExaNotStartedError: Exa started none
-    """
-    request = Request(path_to(dialect, "monitor", monitor_id, "trigger"), method="POST")
-    response = yield request
-    if not read(request, response, _parse_triggered):
-        monitor = yield from attempt(get_monitor(dialect, monitor_id))
-        which_is = f", which is {monitor.status}" if isinstance(monitor, Monitor) else ""
-        raise ExaNotStartedError(
-            f"POST {response.url} was answered 'triggered: false': Exa started no run of monitor "
-            f"{monitor_id}{which_is}, and does not say why."
-        )
-
-
-def _parse_triggered(body: Mapping[str, Any]) -> bool:
-    if not isinstance(body["triggered"], bool):
-        raise TypeError(f"'triggered' is {body['triggered']!r:.100}")
-    return body["triggered"]
 
 
 def newest_runs(

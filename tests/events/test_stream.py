@@ -15,13 +15,16 @@ import pendulum
 import pytest
 from airflow.triggers.shared_stream import AckTimeout, SharedStreamManager
 
-from airflow_provider_exa import polling, stream
 from airflow_provider_exa.assets import monitor_runs
-from airflow_provider_exa.core import MonitorRun
-from airflow_provider_exa.polling import wait_for_run
+from airflow_provider_exa.client import async_client
+from airflow_provider_exa.events import stream
+from airflow_provider_exa.protocol.models import MonitorRun
 from airflow_provider_exa.standin import Fault, StandIn
 from airflow_provider_exa.triggers import ExaMonitorRunEventTrigger
-from airflow_provider_exa.waits import Progress, RunChoice
+from airflow_provider_exa.waiting import poller
+from airflow_provider_exa.waiting.poller import wait_for_run
+from airflow_provider_exa.waiting.progress import Progress
+from airflow_provider_exa.waiting.selection import RunChoice
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 INTERVAL = 0.05
@@ -90,8 +93,8 @@ class Triggerer:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self._streams.stop_all()
-        assert not polling._watches
-        assert not polling._lines
+        assert not poller._watches
+        assert not poller._lines
 
     def watch(self, monitor_id: str = "mon_a", *, stores: bool = True, **options: Any) -> asyncio.Task[None]:
         """
@@ -135,8 +138,8 @@ def variables(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> Variables:
     monkeypatch.setattr(stream, "SETTLED", 0.01)
     monkeypatch.setattr(stream, "APART", 0.02)
     monkeypatch.setattr(stream, "AGAIN", 0.05)
-    monkeypatch.setattr(polling, "JITTER", 0)
-    monkeypatch.setattr(polling, "PACE", 1000)
+    monkeypatch.setattr(poller, "JITTER", 0)
+    monkeypatch.setattr(async_client, "PACE", 1000)
     monkeypatch.setattr(stream, "TROUBLED", SLOW)
     monkeypatch.setattr(stream, "SLOW", SLOW)
     return kept
@@ -489,7 +492,7 @@ def test_trouble_is_logged_asked_about_less_often_and_got_over(
             mend()
             exa.add_run("mon_a", run_id="run_1")
             await until(lambda: triggerer.runs == ["run_1"])
-            (watch,) = polling._watches.values()
+            (watch,) = poller._watches.values()
             assert [feed.interval for feed in watch.waiters] == [INTERVAL]
             said = len(complaints(caplog))
             await more_looks(exa)
@@ -517,7 +520,7 @@ def test_a_cursor_that_cannot_be_read_is_not_taken_for_a_first_start(
             second.watch()
             await until(lambda: len(complaints(caplog)) >= 3)
             assert variables.texts == before
-            assert not polling._watches
+            assert not poller._watches
             assert all(variables.key in line and "no database" in line for line in complaints(caplog))
             variables.broken = set()
             await until(lambda: second.runs == ["run_1"])
@@ -563,7 +566,7 @@ def test_a_cursor_that_was_edited_into_rubbish_is_left_for_a_person_to_mend(
             second.watch()
             await until(lambda: len(complaints(caplog)) >= 3)
             assert variables.texts[variables.key] == "rubbish"
-            assert not polling._watches
+            assert not poller._watches
             assert all("it is no cursor" in line and "rubbish" in line for line in complaints(caplog))
             variables.texts[variables.key] = good
             await until(lambda: second.runs == ["run_1"])
@@ -694,7 +697,7 @@ def test_a_crash_is_logged_and_reaches_airflow(
     async def scenario() -> None:
         async with Triggerer() as triggerer:
             with monkeypatch.context() as patch:
-                patch.setattr(polling, "look", broken)
+                patch.setattr(poller, "look", broken)
                 with pytest.raises(ZeroDivisionError):
                     await asyncio.wait_for(triggerer.watch(start=START), 20)
             triggerer.watch(start=START)

@@ -11,157 +11,22 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import pendulum
-from tenacity import AsyncRetrying
 
-from airflow_provider_exa.calls import get_monitor, list_websets
-from airflow_provider_exa.core import (
-    Call,
-    Dialect,
-    ExaError,
-    ExaTransientError,
-    Monitor,
-    MonitorRun,
-    Request,
-    Response,
-    dialect_of,
-    is_bad_key,
-)
-from airflow_provider_exa.hooks import aread_account
-from airflow_provider_exa.transport import MAX_RETRY_AFTER, Account, Sender, adrive, retry_policy
-from airflow_provider_exa.waits import (
-    SAY_AGAIN,
-    Choice,
-    Progress,
-    RunChoice,
-    Sight,
-    StartedRun,
-    look,
-    run_of,
-)
+from airflow_provider_exa.client.async_client import Line
+from airflow_provider_exa.protocol.errors import ExaError
+from airflow_provider_exa.protocol.models import Monitor, MonitorRun, dialect_of
+from airflow_provider_exa.waiting.progress import SAY_AGAIN, Progress
+from airflow_provider_exa.waiting.selection import Choice, RunChoice, StartedRun
+from airflow_provider_exa.waiting.snapshot import Sight, look, run_of
 
-T = TypeVar("T")
-
-READ_TIMEOUT = 10.0
-#: How many requests of a connection there may be within any second, which is made a bit longer as they do not
-#: all take the same time on their way. Exa allows a team 20. They may come in bursts: to send one at a time,
-#: with pauses between, costs several times the CPU.
-PACE = 18
-SECOND = 1.05
 #: How many seconds the first poll of a monitor may be put off, so that a restart is no burst.
 JITTER = 2.0
-#: How long a connection is left alone after a 429 that does not say it.
-PAUSE = 5.0
-
-
-class Line:
-    """One Airflow connection in one event loop: read once, one session, one pace."""
-
-    def __init__(self, conn_id: str) -> None:
-        self.conn_id = conn_id
-        self.watches: set[Watch] = set()
-        self._sender: Sender | None = None
-        self._reading = asyncio.Lock()
-        self._listing = asyncio.Lock()
-        self._websets: dict[str, str | None] | None = None
-        self._turns: deque[float] = deque(maxlen=PACE)
-        self._closed_until = 0.0
-
-    async def call(self, call: Call[T]) -> T:
-        """Run a call to its result, each request paced and repeated as the retry policy says."""
-        return await adrive(call, self._send)
-
-    async def webset_of(self, dialect: Dialect, monitor_id: str) -> str | None:
-        """A monitor's webset, if Exa says it at once; the team's monitors are listed once, for all."""
-        if not dialect.websets or self._closed_until > asyncio.get_running_loop().time():
-            return None
-        async with self._listing:
-            with suppress(ExaError):
-                once = partial(self._once, await self._ready())
-                if self._websets is None:
-                    self._websets = {}
-                    self._websets = await adrive(list_websets(dialect), once)
-                if self._websets and monitor_id not in self._websets:
-                    monitor = await adrive(get_monitor(dialect, monitor_id), once)
-                    self._websets[monitor_id] = monitor.webset_id
-        return self._websets.get(monitor_id) if self._websets else None
-
-    async def _send(self, request: Request) -> Response:
-        sender = await self._ready()
-        response = await self._repeat(sender, request)
-        if is_bad_key(response) and (renewed := await self._renew(sender)):
-            response = await self._repeat(renewed, request)
-        return response
-
-    async def _repeat(self, sender: Sender, request: Request) -> Response:
-        try:
-            return await self._once(sender, request)
-        except ExaTransientError as error:
-            met = [error]
-
-        async def again() -> Response:
-            if met:
-                raise met.pop()
-            return await self._once(sender, request)
-
-        # Only now, as tenacity's start costs a tenth of a request; it is told of the first try.
-        return await AsyncRetrying(**retry_policy(sender.account.retries))(again)
-
-    async def _once(self, sender: Sender, request: Request) -> Response:
-        await self._turn()
-        try:
-            return await sender.asend_once(request)
-        except ExaTransientError as error:
-            if error.status == 429:
-                pause = min(error.retry_after or PAUSE, MAX_RETRY_AFTER)
-                self._closed_until = asyncio.get_running_loop().time() + pause
-            raise
-
-    async def _turn(self) -> None:
-        """Wait until the pace, and the last 429, allow another request."""
-        loop = asyncio.get_running_loop()
-        while True:
-            full = len(self._turns) == PACE
-            turn = max(loop.time(), self._turns[0] + SECOND) if full else loop.time()
-            self._turns.append(turn)
-            await asyncio.sleep(turn - loop.time())
-            if (closed := self._closed_until - loop.time()) <= 0:
-                return
-            await asyncio.sleep(closed)
-
-    async def _ready(self) -> Sender:
-        """The sender; whoever needs it first reads the connection, for all."""
-        async with self._reading:
-            if self._sender is None:
-                self._sender = await asyncio.to_thread(Sender, await self._account())  # it imports requests
-        return self._sender
-
-    async def _account(self) -> Account:
-        account = await aread_account(self.conn_id)
-        return replace(account, timeout=min(account.timeout, READ_TIMEOUT))
-
-    async def _renew(self, refused: Sender) -> Sender | None:
-        """A sender with the connection read anew, or None if that is as it was when the key was refused."""
-        async with self._reading:
-            if self._sender is refused:
-                account = await self._account()
-                if account == refused.account:
-                    return None
-                refused.close()
-                self._sender = Sender(account)
-            return self._sender
-
-    def close(self) -> None:
-        """Close the session."""
-        if self._sender:
-            self._sender.close()
 
 
 class Watcher(Protocol):
@@ -287,6 +152,8 @@ class Watch:
 
 #: By event loop and connection, and by the API and monitor as well; entries end with their last waiter.
 _lines: dict[tuple[asyncio.AbstractEventLoop, str], Line] = {}
+
+
 _watches: dict[tuple[asyncio.AbstractEventLoop, str, str, str], Watch] = {}
 
 

@@ -26,7 +26,7 @@ from airflow_provider_exa.standin import Fault, StandIn, plugin
 
 exa_standin = plugin.exa_standin
 
-DOCUMENTS = Path(__file__).parents[2] / "shared" / "exa"
+DOCUMENTS = Path(__file__).parents[3] / "shared" / "exa"
 WEBSETS, SEARCH = "/websets/v0", ""
 RUNS = f"{WEBSETS}/monitors/mon_a/runs"
 SEARCH_RUNS = f"{SEARCH}/monitors/mon_a/runs"

@@ -12,24 +12,23 @@ import pendulum
 import pytest
 from pendulum import UTC, DateTime
 
-from airflow_provider_exa import core, waits
-from airflow_provider_exa.calls import age
-from airflow_provider_exa.core import (
-    DIALECTS,
+from airflow_provider_exa.hooks import ExaHook
+from airflow_provider_exa.protocol import errors
+from airflow_provider_exa.protocol.errors import (
     ExaBadAnswerError,
     ExaError,
     ExaInputError,
     ExaPermanentError,
     ExaRunFailedError,
     ExaTransientError,
-    Monitor,
-    MonitorRun,
-    parse_monitor,
-    parse_run,
 )
-from airflow_provider_exa.hooks import ExaHook
+from airflow_provider_exa.protocol.models import DIALECTS, Monitor, MonitorRun, parse_monitor, parse_run
+from airflow_provider_exa.protocol.paging import age
 from airflow_provider_exa.standin import Fault, StandIn
-from airflow_provider_exa.waits import AllSince, Busy, Choice, Found, Progress, RunChoice, Sight
+from airflow_provider_exa.waiting import outcome, snapshot
+from airflow_provider_exa.waiting.progress import Progress
+from airflow_provider_exa.waiting.selection import AllSince, Choice, RunChoice
+from airflow_provider_exa.waiting.snapshot import Busy, Found, Sight
 
 WEBSETS = DIALECTS["websets"]
 START = pendulum.datetime(2026, 1, 31)
@@ -43,7 +42,7 @@ def make_run(run_id: str, hour: int = 0, status: str = "completed", **fields: An
 
 def look(*choices: RunChoice, monitor_id: str = "mon_a", first: bool = False) -> list[str | None]:
     """The ids of the runs that choices mean, None for one that is not there; an error is raised."""
-    sights, _ = ExaHook().call(waits.look(WEBSETS, monitor_id, choices, first=first))
+    sights, _ = ExaHook().call(snapshot.look(WEBSETS, monitor_id, choices, first=first))
     for sight in sights.values():
         if isinstance(sight, Exception):
             raise sight
@@ -217,7 +216,7 @@ def test_an_unknown_run_concerns_only_who_waits_for_it(exa: StandIn) -> None:
     """Its 404 is what that choice is shown; the others are shown their runs."""
     exa.add_run("mon_a", run_id="run_1")
     gone, there = RunChoice(run_id="run_none"), RunChoice(run_id="run_1")
-    sights, _ = ExaHook().call(waits.look(WEBSETS, "mon_a", [gone, there]))
+    sights, _ = ExaHook().call(snapshot.look(WEBSETS, "mon_a", [gone, there]))
     assert isinstance(sights[gone], ExaPermanentError)
     assert "answered 404: 'Monitor run not found'" in str(sights[gone])
     assert isinstance(sights[there], MonitorRun)
@@ -249,7 +248,7 @@ def test_the_monitor_is_asked_for_where_its_run_is_not_there(
     for _ in range(runs):
         exa.add_run("mon_a")
     choice = RunChoice(created_after=START)
-    sights, monitor = ExaHook().call(waits.look(WEBSETS, "mon_a", [choice], first=first))
+    sights, monitor = ExaHook().call(snapshot.look(WEBSETS, "mon_a", [choice], first=first))
     assert (sights[choice] is not None) == bool(runs)
     assert paths(exa) == asked
     assert (monitor is not None) == ("monitors/mon_a" in asked)
@@ -259,7 +258,7 @@ def test_the_monitor_is_asked_for_where_its_run_is_not_there(
 def test_an_id_of_exas_is_followed_whatever_it_is_made_of(exa: StandIn) -> None:
     """Ids are opaque: one that was found in a listing can be asked for, even if nobody would write it."""
     odd = exa.add_run("mon_a", run_id="run/odd")
-    run = ExaHook().call(waits.look(WEBSETS, "mon_a", [latest := RunChoice(pick="latest")]))[0][latest]
+    run = ExaHook().call(snapshot.look(WEBSETS, "mon_a", [latest := RunChoice(pick="latest")]))[0][latest]
     assert isinstance(run, MonitorRun)
     assert look(RunChoice(run_id=run.id)) == [odd]
 
@@ -285,7 +284,7 @@ ASKED = ["runs/run_1", "monitors/mon_a", "websets/webset_a"]
 
 def sights_of(*choices: Choice, monitor: Monitor | None = None) -> tuple[list[Sight], Monitor | None]:
     """What a later look shows of each choice, and the monitor."""
-    sights, monitor = ExaHook().call(waits.look(WEBSETS, "mon_a", choices, monitor=monitor))
+    sights, monitor = ExaHook().call(snapshot.look(WEBSETS, "mon_a", choices, monitor=monitor))
     return [sights[choice] for choice in choices], monitor
 
 
@@ -318,7 +317,7 @@ def test_only_a_completed_run_is_held_back_by_its_webset(
     exa.set_webset_status("mon_a", status)
     (sight,), _ = sights_of(IDLE)
     assert paths(exa) == asked
-    assert (getattr(sight, "webset", None), waits.run_of(sight).status) == (shown, run)
+    assert (getattr(sight, "webset", None), snapshot.run_of(sight).status) == (shown, run)
 
 
 @pytest.mark.usefixtures("webset")
@@ -365,7 +364,7 @@ def test_trouble_on_the_way_to_the_webset_is_its_own(exa: StandIn, first: bool) 
     """A monitor that is gone while its runs are still there is told to those who need its webset."""
     exa.add_run("mon_a", run_id="run_1")
     exa.monitors["gone"] = exa.monitors.pop("mon_a")
-    sights, monitor = ExaHook().call(waits.look(WEBSETS, "mon_a", [IDLE, PLAIN], first=first))
+    sights, monitor = ExaHook().call(snapshot.look(WEBSETS, "mon_a", [IDLE, PLAIN], first=first))
     assert "answered 404: 'Monitor not found'" in str(sights[IDLE])
     assert isinstance(sights[PLAIN], MonitorRun)
     assert monitor is None
@@ -389,10 +388,10 @@ def test_an_end_that_fails_the_task_is_told_with_its_reason(
     """The error names the run and the monitor; an end that was not named passes."""
     run = make_run("run_1", status=status, **fields).as_dict()
     with pytest.raises(ExaRunFailedError) as caught:
-        waits.judge([run], [status])
+        outcome.judge([run], [status])
     assert str(caught.value) == f"Run run_1 of Exa monitor mon_a {told}"
-    waits.judge([run], [])
-    waits.judge([run], {"failed", "canceled", "completed"} - {status})
+    outcome.judge([run], [])
+    outcome.judge([run], {"failed", "canceled", "completed"} - {status})
 
 
 @pytest.mark.parametrize(
@@ -416,21 +415,21 @@ def test_several_runs_are_judged_once_it_is_clear(
     """Enough good ends decide it, and so do too many bad ones; all that failed are told."""
     words = {"c": "completed", "f": "failed"}
     runs = [make_run(f"run_{n}", status=words[each]).as_dict() for n, each in enumerate(statuses)]
-    assert waits.is_decided(runs, fail_on=["failed"], needed=needed, total=total) is decided
+    assert outcome.is_decided(runs, fail_on=["failed"], needed=needed, total=total) is decided
     if passes:
-        waits.judge(runs, ["failed"], needed)
+        outcome.judge(runs, ["failed"], needed)
     elif decided:
         with pytest.raises(ExaRunFailedError) as caught:
-            waits.judge(runs, ["failed"], needed)
+            outcome.judge(runs, ["failed"], needed)
         assert str(caught.value).count("failed: ") == statuses.count("f")
 
 
-@pytest.mark.parametrize("error", core.ERRORS.values())
+@pytest.mark.parametrize("error", errors.ERRORS.values())
 def test_an_error_passes_through_an_event(error: type[ExaError]) -> None:
     """The task raises what its trigger met, and so fails or retries as if it had met it itself."""
     event = {"type": error.__name__, "error": "GET https://api.exa.ai got no answer."}
     with pytest.raises(error) as caught:
-        waits.received(json.loads(json.dumps(event)))
+        outcome.received(json.loads(json.dumps(event)))
     assert (type(caught.value), str(caught.value)) == (error, event["error"])
 
 

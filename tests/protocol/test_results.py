@@ -11,9 +11,10 @@ from typing import Any
 import pendulum
 import pytest
 
-from airflow_provider_exa.core import DIALECTS, ExaBadAnswerError, ExaInputError, ExaPermanentError
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.operators import ExaListMonitorRunResultsOperator
+from airflow_provider_exa.protocol.errors import ExaBadAnswerError, ExaInputError, ExaPermanentError
+from airflow_provider_exa.protocol.models import DIALECTS
 from airflow_provider_exa.standin import Fault, StandIn
 from tests.tasks import TaskInstance
 

@@ -8,65 +8,36 @@ import functools
 import logging
 import platform
 import time
-from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_random_exponential,
-)
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from airflow_provider_exa.core import (
-    Call,
-    ExaError,
-    ExaHugeAnswerError,
-    ExaTransientError,
-    Request,
-    Response,
-    is_transient,
-    refusal,
-)
+from airflow_provider_exa.client.settings import Account
+from airflow_provider_exa.protocol.errors import ExaHugeAnswerError, ExaTransientError
+from airflow_provider_exa.protocol.messages import Request, Response, is_transient, refusal
 
 if TYPE_CHECKING:
     import requests
 
+
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
 CONNECT_TIMEOUT = 5.0
+
+
 MAX_BODY = 16 * 1024 * 1024
+
+
 MAX_RETRY_AFTER = 60.0
+
+
 POOL_SIZE = 16
 
+
 _backoff = wait_random_exponential(multiplier=1, max=30)
-
-
-@dataclass(frozen=True)
-class Account:
-    """
-    What an Airflow connection says of Exa.
-
-    :param base_url: scheme, host and, where there is one, the path that the APIs are below
-    :param timeout: seconds for an answer to begin, and from the request to the last byte of its body
-    :param retries: how often one request is sent again
-    :param verify: whether to check the server's certificate, or the path of a CA bundle to check it with
-    :param proxy: URL of an HTTP proxy; None leaves it to the environment
-    """
-
-    base_url: str
-    api_key: str = field(repr=False)
-    timeout: float = 30.0
-    retries: int = 4
-    verify: bool | str = True
-    proxy: str | None = field(default=None, repr=False)
 
 
 class Sender:
@@ -184,38 +155,6 @@ def _log_retry(state: RetryCallState) -> None:
         log.warning("%s Asking again in %.1f s.", state.outcome.exception(), state.next_action.sleep)
 
 
-def drive(call: Call[T], send: Callable[[Request], Response]) -> T:
-    """Run a call to its result, sending each request that it yields; it may catch what sending raises."""
-    try:
-        request = next(call)
-        while True:
-            try:
-                response = send(request)
-            except ExaError as error:
-                request = call.throw(error)
-            else:
-                request = call.send(response)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-
-
-async def adrive(call: Call[T], send: Callable[[Request], Awaitable[Response]]) -> T:
-    """Like :func:`drive`, with a sender that is awaited."""
-    try:
-        request = next(call)
-        while True:
-            try:
-                response = await send(request)
-            except ExaError as error:
-                request = call.throw(error)
-            else:
-                request = call.send(response)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-
-
 @functools.cache
 def threads() -> ThreadPoolExecutor:
     """The threads that send for an event loop: as many requests as there may be at once in a process."""
@@ -229,18 +168,3 @@ def user_agent() -> str:
         f"airflow-provider-exa/{version('airflow-provider-exa')} "
         f"(Airflow {version('apache-airflow')}; Python {platform.python_version()})"
     )
-
-
-def base_url(host: str, port: int | None, scheme: str | None) -> str:
-    """
-    The base URL that a connection's host, port and schema mean; https unless they say otherwise.
-
-    :raises ValueError: it is no HTTP URL, or has a user name, a password, a query or a fragment
-    """
-    parts = urlsplit(host if "://" in host else f"{scheme or 'https'}://{host}")
-    own_port = parts.port  # a bad one is a ValueError, too
-    odd = "@" in parts.netloc or parts.query or parts.fragment
-    if parts.scheme not in ("http", "https") or not parts.hostname or odd:
-        raise ValueError("it must look like https://api.exa.ai, with the API key in the password")
-    netloc = f"{parts.netloc}:{port}" if port and not own_port else parts.netloc
-    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"

@@ -1,0 +1,1 @@
+"""How Exa is reached: connections, requests, retries and the rate limit."""

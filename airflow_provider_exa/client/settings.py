@@ -1,0 +1,161 @@
+"""An Airflow connection read as settings for requests to Exa."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.sdk import BaseHook
+
+from airflow_provider_exa.protocol.errors import ExaInputError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+
+log = logging.getLogger(__name__)
+
+
+DEFAULT_HOST = "https://api.exa.ai"
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not 0 < seconds < math.inf:
+        raise ValueError
+    return seconds
+
+
+def _count(value: Any) -> int:
+    count = int(value)
+    if count < 0 or count != float(value):
+        raise ValueError
+    return count
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str) or not Path(value).exists():
+        raise ValueError
+    return value
+
+
+def _proxy(value: Any) -> str:
+    if not urlsplit(value).hostname:
+        raise ValueError
+    return str(value)
+
+
+def _flag(value: Any) -> bool:
+    return {"true": True, "false": False}[str(value).lower()]
+
+
+#: The extras of a connection: how each is read, and what it has to be.
+EXTRAS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
+    "timeout": (_seconds, "a number of seconds above 0"),
+    "retries": (_count, "a whole number, 0 or more"),
+    "verify": (_flag, "true or false"),
+    "ca_file": (_path, "the path of a CA bundle that is there"),
+    "proxy": (_proxy, "a URL such as http://proxy.example:3128"),
+}
+
+
+def read_account(conn_id: str) -> Account:
+    """
+    The account that an Airflow connection describes.
+
+    :raises ExaInputError: there is no such connection, it has no API key, or a setting is not what it has to
+        be; names the connection and the setting
+    """
+    try:
+        return _account(BaseHook.get_connection(conn_id))
+    except AirflowNotFoundException:
+        raise _no_connection(conn_id) from None
+
+
+async def aread_account(conn_id: str) -> Account:
+    """Like :func:`read_account`, for an event loop."""
+    try:
+        return _account(await BaseHook.aget_connection(conn_id))
+    except AirflowNotFoundException:
+        raise _no_connection(conn_id) from None
+
+
+def _no_connection(conn_id: str) -> ExaInputError:
+    return ExaInputError(
+        f"There is no Airflow connection {conn_id!r}; add one of type exa, with the API key."
+    )
+
+
+def _account(connection: Connection) -> Account:
+    where = f"The Airflow connection {connection.conn_id!r}"
+    key = (connection.password or "").strip()
+    if not key:
+        raise ExaInputError(f"{where} has no API key; put it into the connection's password.")
+    if not (key.isascii() and key.isprintable()):
+        raise ExaInputError(f"{where} has a password with characters that no API key has.")
+    try:
+        url = base_url(connection.host or DEFAULT_HOST, connection.port, connection.schema)
+    except ValueError as error:
+        raise ExaInputError(f"{where} has an unusable host: {error}.") from None
+    settings = _read_extras(where, connection.extra_dejson)
+    ca_file = settings.pop("ca_file", None)
+    if ca_file and settings.get("verify", True):
+        settings["verify"] = ca_file
+    return Account(url, key, **settings)
+
+
+def _read_extras(where: str, extra: object) -> dict[str, Any]:
+    if not isinstance(extra, dict):
+        raise ExaInputError(f"{where} has an extra that is no JSON object.")
+    settings = {}
+    for name, value in extra.items():
+        if name not in EXTRAS:
+            log.warning("%s has the extra %r, which is not one of %s.", where, name, ", ".join(EXTRAS))
+        elif value is not None and value != "":
+            read, wanted = EXTRAS[name]
+            try:
+                settings[name] = read(value)
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+                raise ExaInputError(f"{where} has the extra {name!r}, which must be {wanted}.") from None
+    return settings
+
+
+@dataclass(frozen=True)
+class Account:
+    """
+    What an Airflow connection says of Exa.
+
+    :param base_url: scheme, host and, where there is one, the path that the APIs are below
+    :param timeout: seconds for an answer to begin, and from the request to the last byte of its body
+    :param retries: how often one request is sent again
+    :param verify: whether to check the server's certificate, or the path of a CA bundle to check it with
+    :param proxy: URL of an HTTP proxy; None leaves it to the environment
+    """
+
+    base_url: str
+    api_key: str = field(repr=False)
+    timeout: float = 30.0
+    retries: int = 4
+    verify: bool | str = True
+    proxy: str | None = field(default=None, repr=False)
+
+
+def base_url(host: str, port: int | None, scheme: str | None) -> str:
+    """
+    The base URL that a connection's host, port and schema mean; https unless they say otherwise.
+
+    :raises ValueError: it is no HTTP URL, or has a user name, a password, a query or a fragment
+    """
+    parts = urlsplit(host if "://" in host else f"{scheme or 'https'}://{host}")
+    own_port = parts.port  # a bad one is a ValueError, too
+    odd = "@" in parts.netloc or parts.query or parts.fragment
+    if parts.scheme not in ("http", "https") or not parts.hostname or odd:
+        raise ValueError("it must look like https://api.exa.ai, with the API key in the password")
+    netloc = f"{parts.netloc}:{port}" if port and not own_port else parts.netloc
+    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"

@@ -1,0 +1,1 @@
+"""What Exa says and what it means, without I/O."""
