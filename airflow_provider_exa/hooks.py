@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from airflow.sdk import BaseHook
 
 from airflow_provider_exa.client.client import drive
-from airflow_provider_exa.client.settings import read_account
-from airflow_provider_exa.client.transport import Sender
+from airflow_provider_exa.client.settings import read_settings
+from airflow_provider_exa.client.transport import Transport
 from airflow_provider_exa.protocol import endpoints, paging
 from airflow_provider_exa.protocol.errors import ExaError, ExaPermanentError
 from airflow_provider_exa.protocol.messages import Call, Request, Response, is_bad_key
@@ -45,12 +45,12 @@ class ExaHook(BaseHook):
         self.exa_conn_id = exa_conn_id
         self.api = api
         self.dialect = dialect_of(api)
-        self._sender: Sender | None = None
+        self._sender: Transport | None = None
 
-    def get_conn(self) -> Sender:
+    def get_conn(self) -> Transport:
         """The sender that every method uses: one session, made at the first use."""
         if self._sender is None:
-            self._sender = Sender(read_account(self.exa_conn_id))
+            self._sender = Transport(read_settings(self.exa_conn_id))
         return self._sender
 
     def call(self, call: Call[T]) -> T:
@@ -65,11 +65,11 @@ class ExaHook(BaseHook):
 
     def _renew(self) -> bool:
         """Read the connection anew; returns whether it has changed since the session was made."""
-        account = read_account(self.exa_conn_id)
+        account = read_settings(self.exa_conn_id)
         if account == self.get_conn().account:
             return False
         self.get_conn().close()
-        self._sender = Sender(account)
+        self._sender = Transport(account)
         return True
 
     def list_monitor_runs(
@@ -96,7 +96,7 @@ class ExaHook(BaseHook):
         first = endpoints.list_runs(self.dialect, monitor_id, params=params, max_pages=max_pages)
         for page in self._pages(first):
             yield from (run for run in page.items if since is None or run.created_at >= since)
-            edge = paging.complete_to(page)
+            edge = paging.listed_back_to(page)
             if since and edge and edge < since:
                 return
 
@@ -175,10 +175,10 @@ class ExaHook(BaseHook):
         refusal = ""
         try:
             account = replace(self.get_conn().account, retries=0)
-            with closing(Sender(account)) as sender:
+            with closing(Transport(account)) as sender:
                 for api, dialect in {self.api: self.dialect, **DIALECTS}.items():
                     first = paging.fetch_page(endpoints.list_monitors(dialect, params={"limit": 1}))
-                    answer = drive(endpoints.attempt(first), sender.send)
+                    answer = drive(endpoints.or_error(first), sender.send)
                     if not isinstance(answer, ExaError):
                         but = refusal and f" for api={api!r}, but not for api={self.api!r}: {refusal}"
                         return True, f"{account.base_url} accepted the API key{but or '.'}"

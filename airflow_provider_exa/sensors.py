@@ -21,9 +21,9 @@ from airflow_provider_exa.protocol.models import Monitor, MonitorRun, dialect_of
 from airflow_provider_exa.protocol.validation import as_time, check_id, check_words
 from airflow_provider_exa.task_state import recall, remember
 from airflow_provider_exa.triggers import ExaMonitorRunTrigger
-from airflow_provider_exa.waiting.outcome import FAIL_ON, judge, received
+from airflow_provider_exa.waiting.outcome import FAIL_ON, raise_for_outcome, unwrap_event
 from airflow_provider_exa.waiting.progress import Progress
-from airflow_provider_exa.waiting.selection import RunChoice
+from airflow_provider_exa.waiting.selection import RunSelector
 from airflow_provider_exa.waiting.snapshot import Sight, look
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class ExaMonitorRunSensor(BaseSensorOperator):
     ) -> None:
         super().__init__(**kwargs)
         check_id("monitor_id", monitor_id)
-        RunChoice(run_id, created_after, pick).check()
+        RunSelector(run_id, created_after, pick).check()
         check_words("fail_on", fail_on, FAIL_ON)
         dialect_of(api, websets="wait_for_idle=True" if wait_for_idle else None)
         self.monitor_id = monitor_id
@@ -112,8 +112,8 @@ class ExaMonitorRunSensor(BaseSensorOperator):
     def _poke(self, context: Context) -> PokeReturnValue:
         progress, before = self._progress, self._progress.as_dict()
         self.webset_id = progress.webset_id
-        choice = RunChoice(self.run_id, self.created_after, self.pick, self.wait_for_idle)
-        choice = choice.settle(progress.started_at)
+        choice = RunSelector(self.run_id, self.created_after, self.pick, self.wait_for_idle)
+        choice = choice.resolve(progress.started_at)
         if progress.run_id is not None:
             choice = choice.pin(progress.run_id)
         if self.deferrable:
@@ -130,14 +130,14 @@ class ExaMonitorRunSensor(BaseSensorOperator):
         if not isinstance(sight, MonitorRun) or not sight.finished:
             return PokeReturnValue(is_done=False)
         run = sight.as_dict()
-        judge([run], self.fail_on)
+        raise_for_outcome([run], self.fail_on)
         return PokeReturnValue(is_done=True, xcom_value=run)
 
     @cached_property
     def _hook(self) -> ExaHook:
         return ExaHook(self.exa_conn_id, self.api)
 
-    def _look(self, choice: RunChoice, first: bool) -> tuple[Sight, Monitor | None]:
+    def _look(self, choice: RunSelector, first: bool) -> tuple[Sight, Monitor | None]:
         asked = look(self._hook.dialect, self.monitor_id, [choice], first=first, monitor=self._monitor)
         try:
             sights, monitor = self._hook.call(asked)
@@ -145,7 +145,7 @@ class ExaMonitorRunSensor(BaseSensorOperator):
             return error, self._monitor
         return sights[choice], monitor
 
-    def _defer(self, choice: RunChoice, progress: Progress, seconds: float) -> None:
+    def _defer(self, choice: RunSelector, progress: Progress, seconds: float) -> None:
         timeout = timedelta(seconds=seconds)
         longest = self.timeout if self.max_wait is None else self.max_wait.total_seconds()
         self.defer(
@@ -178,15 +178,15 @@ class ExaMonitorRunSensor(BaseSensorOperator):
         progress = recall_progress(context)
         self.webset_id = event.get("webset_id", progress.webset_id)
         with self._reasons_told():
-            run: dict[str, Any] = received(event)
-            judge([run], self.fail_on)
+            run: dict[str, Any] = unwrap_event(event)
+            raise_for_outcome([run], self.fail_on)
         if not event["ended"]:
             progress = replace(progress, looked=True, run_id=run["id"], webset_id=self.webset_id)
             remember(context, STATE_KEY, progress.as_dict())
             left = self.timeout
             if deadline is not None:
                 left = max(0.0, (as_time("deadline", deadline) - pendulum.now("UTC")).total_seconds())
-            self._defer(RunChoice(run_id=run["id"], idle=self.wait_for_idle), progress, left)
+            self._defer(RunSelector(run_id=run["id"], idle=self.wait_for_idle), progress, left)
         return run
 
     @contextmanager

@@ -20,7 +20,7 @@ from airflow_provider_exa.protocol.validation import as_time
 from airflow_provider_exa.waiting import poller
 from airflow_provider_exa.waiting.outcome import FAIL_ON, is_decided
 from airflow_provider_exa.waiting.progress import Progress
-from airflow_provider_exa.waiting.selection import RunChoice, StartedRun
+from airflow_provider_exa.waiting.selection import RunSelector, StartedRun
 
 __all__ = [
     "ExaMonitorRunEventTrigger",
@@ -35,11 +35,11 @@ FIRST_EVENT_AFTER = conf.getfloat("workers", "min_heartbeat_interval", fallback=
 
 
 #: Seconds from the cancelation of a run until one that was started in its place is surely listed.
-REPLACED_WITHIN = 10.0
+REPLACEMENT_DELAY = 10.0
 
 
 #: Seconds after which a wait that starts is taken for one that a restarted triggerer goes on with.
-NEW = 60.0
+RESUMED_AFTER = 60.0
 
 
 class ExaWaitTrigger(BaseTrigger):
@@ -86,7 +86,7 @@ class ExaWaitTrigger(BaseTrigger):
         started_at = as_time("started_at", self.started_at)
         age = (pendulum.now("UTC") - started_at).total_seconds()
         try:
-            payload = await self.wait(Progress(started_at, looked=self.looked or age > NEW))
+            payload = await self.wait(Progress(started_at, looked=self.looked or age > RESUMED_AFTER))
         except ExaError as error:
             payload = {"error": str(error), "type": type(error).__name__}
         await asyncio.sleep(max(0.0, began + FIRST_EVENT_AFTER - time.monotonic()))
@@ -142,8 +142,8 @@ class ExaMonitorRunTrigger(ExaWaitTrigger):
 
     async def wait(self, progress: Progress) -> dict[str, Any]:
         """Wait for the run."""
-        choice = RunChoice(self.run_id, self.created_after, self.pick, self.idle)
-        choice = choice.settle(progress.started_at)
+        choice = RunSelector(self.run_id, self.created_after, self.pick, self.idle)
+        choice = choice.resolve(progress.started_at)
         run, ended = await poller.wait_for_run(
             self.monitor_id, choice, progress, until_ended=choice.pick is None, **self.options
         )
@@ -182,7 +182,7 @@ class ExaStartedRunTrigger(ExaWaitTrigger):
         run, _ = await wait()
         while run.status == "canceled" and run.id != canceled:
             canceled = run.id
-            await asyncio.sleep(REPLACED_WITHIN)
+            await asyncio.sleep(REPLACEMENT_DELAY)
             run, _ = await wait()
         return {"run": run.as_dict()}
 
@@ -215,7 +215,7 @@ class ExaMonitorRunsTrigger(ExaWaitTrigger):
     async def wait(self, progress: Progress) -> dict[str, Any]:
         """Wait for the runs."""
         choices = {
-            monitor_id: RunChoice(**choice).settle(progress.started_at)
+            monitor_id: RunSelector(**choice).resolve(progress.started_at)
             for monitor_id, choice in self.choices.items()
         }
         enough = partial(is_decided, fail_on=self.fail_on, needed=self.needed, total=len(choices))

@@ -18,7 +18,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.bases.operator import TriggerFailureReason
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException, TaskDeferred
 
-from airflow_provider_exa.waiting.poller import Watch
+from airflow_provider_exa.waiting.poller import MonitorPoller
 
 POKE_INTERVAL = 77.0
 
@@ -99,15 +99,15 @@ class Task:
             if seconds == POKE_INTERVAL:
                 self.passes()
 
-        async def rest(watch: Watch, began: float) -> None:
+        async def rest(watch: MonitorPoller, began: float) -> None:
             await asyncio.sleep(0.01)
             self.passes()
 
         monkeypatch.setattr("time.sleep", sleep)
         monkeypatch.setattr("airflow_provider_exa.waiting.poller.JITTER", 0)
-        monkeypatch.setattr("airflow_provider_exa.client.async_client.PACE", 1000)
+        monkeypatch.setattr("airflow_provider_exa.client.async_client.REQUESTS_PER_WINDOW", 1000)
         monkeypatch.setattr("airflow_provider_exa.triggers.FIRST_EVENT_AFTER", 0)
-        monkeypatch.setattr(Watch, "_rest", rest)
+        monkeypatch.setattr(MonitorPoller, "_rest", rest)
         method, arguments = "execute", None
         try:
             while True:

@@ -93,8 +93,8 @@ class Steps(Store):
 def _quick(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """Old runs, and new ones that end soon; looks that go on for long, as a machine may be slow."""
     monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=1, timeout=0.3))
-    monkeypatch.setattr("airflow_provider_exa.operators.triggering.LOOK_EVERY", POKE_INTERVAL)
-    monkeypatch.setattr("airflow_provider_exa.triggers.REPLACED_WITHIN", 4 * LATE)
+    monkeypatch.setattr("airflow_provider_exa.operators.triggering.LISTING_INTERVAL", POKE_INTERVAL)
+    monkeypatch.setattr("airflow_provider_exa.triggers.REPLACEMENT_DELAY", 4 * LATE)
     listed_within(monkeypatch, 20)
     for days, status in enumerate(("completed", "failed", "canceled")):
         run_id = f"{OLD}_{days}"
@@ -105,7 +105,7 @@ def _quick(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def listed_within(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr("airflow_provider_exa.operators.triggering.LISTED_WITHIN", seconds)
+    monkeypatch.setattr("airflow_provider_exa.operators.triggering.LISTING_DELAY", seconds)
 
 
 def task_of(
@@ -700,7 +700,7 @@ def test_how_the_run_ends_decides_with_fail_on(
     exa: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str, outcome: str, fail_on: Any
 ) -> None:
     """As with the sensor, but Airflow may retry the task, with another run."""
-    monkeypatch.setattr("airflow_provider_exa.triggers.REPLACED_WITHIN", 0)
+    monkeypatch.setattr("airflow_provider_exa.triggers.REPLACEMENT_DELAY", 0)
     exa.on_trigger, exa.trigger_options = ((0, "running"), (0.02, outcome)), {"failed_reason": "no luck"}
     ended = task_of(mode, **({} if fail_on is None else {"fail_on": fail_on})).run(monkeypatch)
     if outcome not in (("failed", "canceled") if fail_on is None else fail_on):

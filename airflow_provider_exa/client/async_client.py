@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying
 
-from airflow_provider_exa.client.settings import Account, aread_account
-from airflow_provider_exa.client.transport import MAX_RETRY_AFTER, Sender, retry_policy
+from airflow_provider_exa.client.settings import ConnectionSettings, aread_settings
+from airflow_provider_exa.client.transport import MAX_RETRY_AFTER, Transport, retry_policy
 from airflow_provider_exa.protocol.endpoints import get_monitor, list_websets
 from airflow_provider_exa.protocol.errors import ExaError, ExaTransientError
 from airflow_provider_exa.protocol.messages import Call, Request, Response, is_bad_key
@@ -44,27 +44,27 @@ READ_TIMEOUT = 10.0
 #: How many requests of a connection there may be within any second, which is made a bit longer as they do not
 #: all take the same time on their way. Exa allows a team 20. They may come in bursts: to send one at a time,
 #: with pauses between, costs several times the CPU.
-PACE = 18
+REQUESTS_PER_WINDOW = 18
 
 
-SECOND = 1.05
+WINDOW_SECONDS = 1.05
 
 
 #: How long a connection is left alone after a 429 that does not say it.
-PAUSE = 5.0
+DEFAULT_PAUSE = 5.0
 
 
-class Line:
+class AsyncClient:
     """One Airflow connection in one event loop: read once, one session, one pace."""
 
     def __init__(self, conn_id: str) -> None:
         self.conn_id = conn_id
         self.watches: set[object] = set()
-        self._sender: Sender | None = None
+        self._sender: Transport | None = None
         self._reading = asyncio.Lock()
         self._listing = asyncio.Lock()
         self._websets: dict[str, str | None] | None = None
-        self._turns: deque[float] = deque(maxlen=PACE)
+        self._turns: deque[float] = deque(maxlen=REQUESTS_PER_WINDOW)
         self._closed_until = 0.0
 
     async def call(self, call: Call[T]) -> T:
@@ -93,7 +93,7 @@ class Line:
             response = await self._repeat(renewed, request)
         return response
 
-    async def _repeat(self, sender: Sender, request: Request) -> Response:
+    async def _repeat(self, sender: Transport, request: Request) -> Response:
         try:
             return await self._once(sender, request)
         except ExaTransientError as error:
@@ -107,13 +107,13 @@ class Line:
         # Only now, as tenacity's start costs a tenth of a request; it is told of the first try.
         return await AsyncRetrying(**retry_policy(sender.account.retries))(again)
 
-    async def _once(self, sender: Sender, request: Request) -> Response:
+    async def _once(self, sender: Transport, request: Request) -> Response:
         await self._turn()
         try:
             return await sender.asend_once(request)
         except ExaTransientError as error:
             if error.status == 429:
-                pause = min(error.retry_after or PAUSE, MAX_RETRY_AFTER)
+                pause = min(error.retry_after or DEFAULT_PAUSE, MAX_RETRY_AFTER)
                 self._closed_until = asyncio.get_running_loop().time() + pause
             raise
 
@@ -121,34 +121,36 @@ class Line:
         """Wait until the pace, and the last 429, allow another request."""
         loop = asyncio.get_running_loop()
         while True:
-            full = len(self._turns) == PACE
-            turn = max(loop.time(), self._turns[0] + SECOND) if full else loop.time()
+            full = len(self._turns) == REQUESTS_PER_WINDOW
+            turn = max(loop.time(), self._turns[0] + WINDOW_SECONDS) if full else loop.time()
             self._turns.append(turn)
             await asyncio.sleep(turn - loop.time())
             if (closed := self._closed_until - loop.time()) <= 0:
                 return
             await asyncio.sleep(closed)
 
-    async def _ready(self) -> Sender:
+    async def _ready(self) -> Transport:
         """The sender; whoever needs it first reads the connection, for all."""
         async with self._reading:
             if self._sender is None:
-                self._sender = await asyncio.to_thread(Sender, await self._account())  # it imports requests
+                self._sender = await asyncio.to_thread(
+                    Transport, await self._parse_connection()
+                )  # it imports requests
         return self._sender
 
-    async def _account(self) -> Account:
-        account = await aread_account(self.conn_id)
+    async def _parse_connection(self) -> ConnectionSettings:
+        account = await aread_settings(self.conn_id)
         return replace(account, timeout=min(account.timeout, READ_TIMEOUT))
 
-    async def _renew(self, refused: Sender) -> Sender | None:
+    async def _renew(self, refused: Transport) -> Transport | None:
         """A sender with the connection read anew, or None if that is as it was when the key was refused."""
         async with self._reading:
             if self._sender is refused:
-                account = await self._account()
+                account = await self._parse_connection()
                 if account == refused.account:
                     return None
                 refused.close()
-                self._sender = Sender(account)
+                self._sender = Transport(account)
             return self._sender
 
     def close(self) -> None:

@@ -65,7 +65,7 @@ EXTRAS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
 }
 
 
-def read_account(conn_id: str) -> Account:
+def read_settings(conn_id: str) -> ConnectionSettings:
     """
     The account that an Airflow connection describes.
 
@@ -73,15 +73,15 @@ def read_account(conn_id: str) -> Account:
         be; names the connection and the setting
     """
     try:
-        return _account(BaseHook.get_connection(conn_id))
+        return _parse_connection(BaseHook.get_connection(conn_id))
     except AirflowNotFoundException:
         raise _no_connection(conn_id) from None
 
 
-async def aread_account(conn_id: str) -> Account:
-    """Like :func:`read_account`, for an event loop."""
+async def aread_settings(conn_id: str) -> ConnectionSettings:
+    """Like :func:`read_settings`, for an event loop."""
     try:
-        return _account(await BaseHook.aget_connection(conn_id))
+        return _parse_connection(await BaseHook.aget_connection(conn_id))
     except AirflowNotFoundException:
         raise _no_connection(conn_id) from None
 
@@ -92,7 +92,7 @@ def _no_connection(conn_id: str) -> ExaInputError:
     )
 
 
-def _account(connection: Connection) -> Account:
+def _parse_connection(connection: Connection) -> ConnectionSettings:
     where = f"The Airflow connection {connection.conn_id!r}"
     key = (connection.password or "").strip()
     if not key:
@@ -107,7 +107,7 @@ def _account(connection: Connection) -> Account:
     ca_file = settings.pop("ca_file", None)
     if ca_file and settings.get("verify", True):
         settings["verify"] = ca_file
-    return Account(url, key, **settings)
+    return ConnectionSettings(url, key, **settings)
 
 
 def _read_extras(where: str, extra: object) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _read_extras(where: str, extra: object) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Account:
+class ConnectionSettings:
     """
     What an Airflow connection says of Exa.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from airflow_provider_exa.client.settings import Account
+from airflow_provider_exa.client.settings import ConnectionSettings
 from airflow_provider_exa.protocol.errors import ExaHugeAnswerError, ExaTransientError
 from airflow_provider_exa.protocol.messages import Request, Response, is_transient, refusal
 
@@ -40,10 +40,10 @@ POOL_SIZE = 16
 _backoff = wait_random_exponential(multiplier=1, max=30)
 
 
-class Sender:
+class Transport:
     """Sends requests for one account over one session; its pool of connections is shared by threads."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: ConnectionSettings) -> None:
         # Here alone: to import requests takes a fifth of a second, which no DAG file is to pay for.
         import requests
         from requests.adapters import HTTPAdapter

@@ -29,7 +29,7 @@ KEPT_TIME = timedelta(hours=1)
 
 
 #: How many runs one event holds at most: Airflow logs events, and a big one stops the triggerer.
-MOST = 100
+MAX_RUNS_PER_EVENT = 100
 
 
 BEGINNING = pendulum.datetime(1970, 1, 1)
@@ -87,7 +87,7 @@ class Cursor:
 
     def batch(self) -> list[MonitorRun]:
         """The runs for the next event, from the oldest to the newest."""
-        return sorted(self.due.values(), key=age)[:MOST]
+        return sorted(self.due.values(), key=age)[:MAX_RUNS_PER_EVENT]
 
     def confirm(self, run_ids: Iterable[str]) -> None:
         """Take in that an event with these runs is stored."""

@@ -20,7 +20,7 @@ from airflow_provider_exa.protocol.errors import ExaError, ExaTransientError
 from airflow_provider_exa.protocol.models import Monitor, MonitorRun, warn_once
 from airflow_provider_exa.protocol.validation import as_time
 from airflow_provider_exa.waiting import poller
-from airflow_provider_exa.waiting.selection import AllSince
+from airflow_provider_exa.waiting.selection import RunsSince
 from airflow_provider_exa.waiting.snapshot import Found, Sight
 
 log = logging.getLogger(__name__)
@@ -28,20 +28,20 @@ log = logging.getLogger(__name__)
 
 #: Seconds between one event of an asset and the next, so that Airflow makes a DAG run of the first in
 #: between: of two that meet a scheduler together, the later one would wait for a third.
-APART = 10.0
+MIN_EVENT_GAP = 10.0
 
 
 #: Seconds after which an event that Airflow calls stored is one: where the asset's trigger has just been
 #: taken away it is not, and the stream is ended meanwhile.
-SETTLED = 0.3
+CONFIRMATION_DELAY = 0.3
 
 
 #: What the seconds between polls double up to while Exa cannot answer, and what they are while the key is bad
 #: or the monitor unknown.
-TROUBLED = 60.0
+MAX_TROUBLE_INTERVAL = 60.0
 
 
-SLOW = 600.0
+PERMANENT_ERROR_INTERVAL = 600.0
 
 
 #: How many runs that have left the newest pages a poll asks for by their ids.
@@ -49,16 +49,16 @@ OLD_RUNS = 10
 
 
 #: Seconds until a Variable that cannot be read or written is tried again, and until a crash is raised.
-AGAIN = 30.0
+RETRY_INTERVAL = 30.0
 
 
-class Feed:
+class CursorSubscriber:
     """
     Takes part in the polls of a monitor for a cursor; it never ends and is not stopped by trouble.
 
     :param cursor: takes in what each look shows
     :param statuses: how the runs must have ended that the cursor is to report
-    :param interval: seconds between polls; after a permanent error they are :data:`SLOW`
+    :param interval: seconds between polls; after a permanent error they are :data:`PERMANENT_ERROR_INTERVAL`
     :param name: whose feed it is, for the log of the triggerer
     """
 
@@ -73,10 +73,10 @@ class Feed:
         self._crash: Exception | None = None
 
     @property
-    def choice(self) -> AllSince:
+    def choice(self) -> RunsSince:
         """What the next look is for; of many old runs that have not ended, it asks for some."""
         old = sorted(self.cursor.open - self.cursor.due.keys())
-        return AllSince(self.cursor.frontier, frozenset(random.sample(old, min(len(old), OLD_RUNS))))
+        return RunsSince(self.cursor.frontier, frozenset(random.sample(old, min(len(old), OLD_RUNS))))
 
     def tell(self, sight: Sight, monitor: Monitor | None = None) -> None:
         """Take in what a poll showed."""
@@ -86,10 +86,10 @@ class Feed:
             if not sight.complete:
                 warn_once(f"Exa does not list all runs that {self._name} asks for; some may go unreported.")
         elif isinstance(sight, ExaTransientError):
-            self.interval = max(self._usual, min(self.interval * 2, TROUBLED))
+            self.interval = max(self._usual, min(self.interval * 2, MAX_TROUBLE_INTERVAL))
             log.warning("%s: %s It is asked again.", self._name, sight)
         elif isinstance(sight, ExaError):
-            self.interval = max(self._usual, SLOW)
+            self.interval = max(self._usual, PERMANENT_ERROR_INTERVAL)
             log.error("%s: %s It is asked again in %d seconds.", self._name, sight, self.interval)
         elif isinstance(sight, Exception):
             self._crash = sight
@@ -126,8 +126,8 @@ class RunStream(SharedStreamProducer):
         trigger = self._trigger
         try:
             self._cursor = await self._load()
-            feed = Feed(self._cursor, trigger.statuses, trigger.poll_interval, trigger.asset_name)
-            with poller.watched(feed, trigger.exa_conn_id, trigger.api, trigger.monitor_id):
+            feed = CursorSubscriber(self._cursor, trigger.statuses, trigger.poll_interval, trigger.asset_name)
+            with poller.subscribe(feed, trigger.exa_conn_id, trigger.api, trigger.monitor_id):
                 while True:
                     await feed.looked()
                     batch = self._cursor.batch()
@@ -137,8 +137,10 @@ class RunStream(SharedStreamProducer):
                     else:
                         await self._keep()
         except Exception:
-            log.exception("The asset %s is watched no more for %d seconds.", trigger.asset_name, AGAIN)
-            await asyncio.sleep(AGAIN)  # Airflow starts it anew at once
+            log.exception(
+                "The asset %s is watched no more for %d seconds.", trigger.asset_name, RETRY_INTERVAL
+            )
+            await asyncio.sleep(RETRY_INTERVAL)  # Airflow starts it anew at once
             raise
         finally:
             self._ended = True
@@ -163,13 +165,13 @@ class RunStream(SharedStreamProducer):
 
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
         """Take in that an event is stored; one that is not is sent again."""
-        await asyncio.sleep(SETTLED)
+        await asyncio.sleep(CONFIRMATION_DELAY)
         if self._ended:
             return
         for item in batch:
             if item.outcome.is_clean:
                 self._cursor.confirm(item.broker_payload)
-        self._free_at = asyncio.get_running_loop().time() + APART
+        self._free_at = asyncio.get_running_loop().time() + MIN_EVENT_GAP
         await self._keep()
 
     async def _load(self) -> Cursor:
@@ -190,9 +192,9 @@ class RunStream(SharedStreamProducer):
                     self._variable,
                     type(error).__name__,
                     error,
-                    AGAIN,
+                    RETRY_INTERVAL,
                 )
-                await asyncio.sleep(AGAIN)
+                await asyncio.sleep(RETRY_INTERVAL)
 
     async def _keep(self) -> None:
         """Keep the cursor if it has changed; if Airflow cannot, the next look does."""

@@ -154,12 +154,12 @@ class ExaListMonitorRunResultsOperator(BaseOperator):
         self.webset_id = webset_of(hook, self.monitor_id)
         run = hook.get_monitor_run(self.monitor_id, self.run_id)
         results = hook.list_run_results(run, whole=True)
-        told = self._hand_on(results) if self.path is None else self._write(results, self.path)
+        told = self._return_inline(results) if self.path is None else self._write(results, self.path)
         if (summary := summary_of(hook.dialect, run)) is not None:
             context["ti"].xcom_push(key="summary", value=summary)
         return told
 
-    def _hand_on(self, results: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _return_inline(self, results: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
         listed, size = [], 0
         for result in results:
             listed.append(result)

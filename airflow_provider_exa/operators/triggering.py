@@ -21,7 +21,7 @@ from airflow_provider_exa.protocol.paging import newest_runs
 from airflow_provider_exa.protocol.validation import as_time, check_id, check_seconds, check_words
 from airflow_provider_exa.task_state import forget, recall, remember
 from airflow_provider_exa.triggers import ExaStartedRunTrigger
-from airflow_provider_exa.waiting.outcome import FAIL_ON, judge, received
+from airflow_provider_exa.waiting.outcome import FAIL_ON, raise_for_outcome, unwrap_event
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import StartedRun
 from airflow_provider_exa.waiting.snapshot import look, run_of
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 STATE_KEY = "exa_trigger"
 #: Seconds from a trigger until its run is surely listed, which Exa does not say, and between looks for it.
-LISTED_WITHIN = 60.0
-LOOK_EVERY = 2.0
+LISTING_DELAY = 60.0
+LISTING_INTERVAL = 2.0
 
 
 class ExaTriggerMonitorOperator(BaseOperator):
@@ -95,11 +95,11 @@ class ExaTriggerMonitorOperator(BaseOperator):
         hook = ExaHook(self.exa_conn_id, self.api)
         started = self._started_before(hook, context) or self._start(hook, context)
         if not self.wait_for_completion:
-            run = self._find(hook, started, LISTED_WITHIN)
+            run = self._find(hook, started, LISTING_DELAY)
             if run is None:
                 raise ExaTransientError(
                     f"Exa has started a run of monitor {self.monitor_id}, but lists none after "
-                    f"{LISTED_WITHIN:g} s. A retry looks for it again and starts no other."
+                    f"{LISTING_DELAY:g} s. A retry looks for it again and starts no other."
                 )
             return run.as_dict()
         trigger = ExaStartedRunTrigger(
@@ -118,8 +118,8 @@ class ExaTriggerMonitorOperator(BaseOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Judge the run that the trigger brings."""
-        run: dict[str, Any] = received(event)
-        judge([run], self.fail_on, error=ExaTransientError)
+        run: dict[str, Any] = unwrap_event(event)
+        raise_for_outcome([run], self.fail_on, error=ExaTransientError)
         return run
 
     def _started_before(self, hook: ExaHook, context: Context) -> StartedRun | None:
@@ -129,12 +129,12 @@ class ExaTriggerMonitorOperator(BaseOperator):
             return None
         started = StartedRun(as_time("created_after", kept["created_after"]), kept["known"])
         age = (pendulum.now("UTC") - as_time("at", kept["at"])).total_seconds()
-        if cleared and age > LISTED_WITHIN:
+        if cleared and age > LISTING_DELAY:
             return None  # if it has not ended, it is the newest and will be joined
         sure = kept["certain"] and not cleared
         self.log.info("An earlier process of this task %s a run.", "started" if sure else "may have started")
         # What is not certain was remembered before Exa was asked, which may have taken minutes.
-        run = self._find(hook, started, LISTED_WITHIN - (age if kept["certain"] else 0))
+        run = self._find(hook, started, LISTING_DELAY - (age if kept["certain"] else 0))
         if run is None:
             return started if sure else None
         failed = self.wait_for_completion and run.status in self.fail_on
@@ -163,7 +163,7 @@ class ExaTriggerMonitorOperator(BaseOperator):
             if not isinstance(error, ExaTransientError) or error.repeatable:
                 forget(context, STATE_KEY)  # nothing was started
                 raise
-            if self._find(hook, known, LISTED_WITHIN) is None:
+            if self._find(hook, known, LISTING_DELAY) is None:
                 raise
         self.log.info("Exa has started a run of monitor %s.", self.monitor_id)
         return self._remember(context, known, certain=True)
@@ -193,7 +193,7 @@ class ExaTriggerMonitorOperator(BaseOperator):
         until_there = Retrying(
             retry=retry_if_result(lambda run: run is None or run.status == "canceled"),
             stop=stop_after_delay(seconds),
-            wait=wait_fixed(LOOK_EVERY),
+            wait=wait_fixed(LISTING_INTERVAL),
             retry_error_callback=lambda last: last.outcome and last.outcome.result(),
         )
         run: MonitorRun | None = until_there(once)

@@ -23,7 +23,7 @@ from airflow_provider_exa.protocol.validation import (
     check_words,
 )
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
-from airflow_provider_exa.waiting.outcome import FAIL_ON, judge, received
+from airflow_provider_exa.waiting.outcome import FAIL_ON, raise_for_outcome, unwrap_event
 from airflow_provider_exa.waiting.progress import Progress
 
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ class ExaWaitForMonitorRunsOperator(BaseOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Judge the runs that the trigger brings."""
-        runs: dict[str, Any] = received(event)
+        runs: dict[str, Any] = unwrap_event(event)
         self.webset_id = event["webset_id"]
-        judge(runs.values(), self.fail_on, self._needed(len(self._choices())))
+        raise_for_outcome(runs.values(), self.fail_on, self._needed(len(self._choices())))
         return runs
 
     def _choices(self) -> dict[str, dict[str, Any]]:

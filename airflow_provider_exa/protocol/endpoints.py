@@ -59,7 +59,7 @@ def get_run(dialect: Dialect, monitor_id: str, run_id: str) -> Call[MonitorRun]:
     return read(request, response, functools.partial(parse_run, dialect, monitor_id))
 
 
-def attempt(call: Call[T]) -> Call[T | ExaError]:
+def or_error(call: Call[T]) -> Call[T | ExaError]:
     """The call's result, or its error, where that does not concern all that is asked."""
     try:
         return (yield from call)
@@ -85,7 +85,7 @@ def trigger_monitor(dialect: Dialect, monitor_id: str) -> Call[None]:
     request = Request(path_to(dialect, "monitor", monitor_id, "trigger"), method="POST")
     response = yield request
     if not read(request, response, _parse_triggered):
-        monitor = yield from attempt(get_monitor(dialect, monitor_id))
+        monitor = yield from or_error(get_monitor(dialect, monitor_id))
         which_is = f", which is {monitor.status}" if isinstance(monitor, Monitor) else ""
         raise ExaNotStartedError(
             f"POST {response.url} was answered 'triggered: false': Exa started no run of monitor "

@@ -132,7 +132,7 @@ def age(run: MonitorRun) -> tuple[DateTime, str]:
     return run.created_at, run.id
 
 
-def complete_to(page: Page[MonitorRun]) -> DateTime | None:
+def listed_back_to(page: Page[MonitorRun]) -> DateTime | None:
     """The moment before which all later pages lie, if this page itself shows newest-first order."""
     times = [run.created_at for run in page.items]
     if len(times) > 1 and times[-1] < times[0] and times == sorted(times, reverse=True):
@@ -150,7 +150,7 @@ def newest_runs(
         page = yield from fetch_page(place)
         found |= {run.id: run for run in page.items if keep(run)}
         found = {run.id: run for run in nlargest(limit, found.values(), key=age)}
-        edge = complete_to(page)
+        edge = listed_back_to(page)
         full = len(found) == limit and min(run.created_at for run in found.values())
         if edge and ((full and edge <= full) or (since and edge < since)):
             break

@@ -13,12 +13,12 @@ FAIL_ON = ("failed", "canceled")
 def is_decided(
     runs: Collection[Mapping[str, Any]], *, fail_on: Collection[str], needed: int, total: int
 ) -> bool:
-    """Whether :func:`judge` would say the same of these runs, whatever becomes of the rest of ``total``."""
+    """Whether the verdict on ``total`` runs is clear from these, whatever becomes of the rest."""
     failed = sum(run["status"] in fail_on for run in runs)
     return len(runs) - failed >= needed or failed > total - needed
 
 
-def judge(
+def raise_for_outcome(
     runs: Collection[Mapping[str, Any]],
     fail_on: Collection[str],
     needed: int = 1,
@@ -33,10 +33,10 @@ def judge(
     """
     failed = [run for run in runs if run["status"] in fail_on]
     if len(runs) - len(failed) < needed:
-        raise error(" ".join(map(_epitaph, failed)))
+        raise error(" ".join(map(_describe, failed)))
 
 
-def received(event: Mapping[str, Any]) -> Any:
+def unwrap_event(event: Mapping[str, Any]) -> Any:
     """
     What the event of a trigger brings: a run, or several.
 
@@ -47,7 +47,7 @@ def received(event: Mapping[str, Any]) -> Any:
     return event.get("run") or event["runs"]
 
 
-def _epitaph(run: Mapping[str, Any]) -> str:
+def _describe(run: Mapping[str, Any]) -> str:
     was = "was canceled" if run["status"] == "canceled" else run["status"]
     reason = run["failed_reason"] or "Exa gives no reason"
     return f"Run {run['id']} of Exa monitor {run['monitor_id']} {was}: {reason}."

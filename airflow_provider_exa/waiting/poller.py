@@ -1,9 +1,9 @@
 """
 The shared poller: all who wait on a monitor in one event loop share one poll.
 
-A :class:`Line` is a connection's session and pace, a :class:`Watch` is one monitor's loop of polls, and a
-:class:`Waiter` is one wait; whatever else a :class:`Watcher` is can take part. Lines and watches begin with
-their first watcher and end with their last.
+An :class:`AsyncClient` is a connection's session and rate limit, a :class:`MonitorPoller` is one monitor's
+loop of polls, and a :class:`RunWaiter` is one wait. Clients and pollers begin with their first subscriber and
+end with their last.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any, Protocol
 
 import pendulum
 
-from airflow_provider_exa.client.async_client import Line
+from airflow_provider_exa.client.async_client import AsyncClient
 from airflow_provider_exa.protocol.errors import ExaError
 from airflow_provider_exa.protocol.models import Monitor, MonitorRun, dialect_of
-from airflow_provider_exa.waiting.progress import SAY_AGAIN, Progress
-from airflow_provider_exa.waiting.selection import Choice, RunChoice, StartedRun
+from airflow_provider_exa.waiting.progress import REPEAT_LOG_AFTER, Progress
+from airflow_provider_exa.waiting.selection import RunSelector, Selector, StartedRun
 from airflow_provider_exa.waiting.snapshot import Sight, look, run_of
 
 #: How many seconds the first poll of a monitor may be put off, so that a restart is no burst.
 JITTER = 2.0
 
 
-class Watcher(Protocol):
+class Subscriber(Protocol):
     """
     Who takes part in the polls of a monitor.
 
@@ -42,13 +42,13 @@ class Watcher(Protocol):
     told: bool
 
     @property
-    def choice(self) -> Choice: ...
+    def choice(self) -> Selector: ...
 
     def tell(self, sight: Sight, monitor: Monitor | None = None) -> None:
         """Take in what a poll showed."""
 
 
-class Waiter:
+class RunWaiter:
     """
     One wait for one run.
 
@@ -57,7 +57,7 @@ class Waiter:
     :param max_interval: what the interval doubles up to with each poll
     """
 
-    def __init__(self, choice: RunChoice | StartedRun, interval: float, max_interval: float) -> None:
+    def __init__(self, choice: RunSelector | StartedRun, interval: float, max_interval: float) -> None:
         self.choice = choice
         self.interval = interval
         self.max_interval = max_interval
@@ -72,13 +72,13 @@ class Waiter:
             self._news.set()
         self.told, self.sight, self.monitor = True, sight, monitor
         self.interval = min(self.interval * 2, self.max_interval)
-        if (run := run_of(sight)) and isinstance(self.choice, RunChoice):
+        if (run := run_of(sight)) and isinstance(self.choice, RunSelector):
             self.choice = self.choice.pin(run.id)
 
     async def news(self) -> None:
         """Return when there is news, or when it is time to say again how things are."""
         while True:
-            await _set_or_after(self._news, SAY_AGAIN.total_seconds())
+            await _set_or_after(self._news, REPEAT_LOG_AFTER.total_seconds())
             if self.told:
                 return
 
@@ -98,12 +98,12 @@ def _gist(sight: Sight) -> object:
     return (run.id, run.status, getattr(sight, "webset", None)) if run else type(sight)
 
 
-class Watch:
+class MonitorPoller:
     """The polls of one monitor, for all its waiters."""
 
-    def __init__(self, line: Line, api: str, monitor_id: str) -> None:
+    def __init__(self, line: AsyncClient, api: str, monitor_id: str) -> None:
         self.line = line
-        self.waiters: set[Watcher] = set()
+        self.waiters: set[Subscriber] = set()
         self.joined = asyncio.Event()
         self._dialect = dialect_of(api)
         self._monitor_id = monitor_id
@@ -151,21 +151,21 @@ class Watch:
 
 
 #: By event loop and connection, and by the API and monitor as well; entries end with their last waiter.
-_lines: dict[tuple[asyncio.AbstractEventLoop, str], Line] = {}
+_clients: dict[tuple[asyncio.AbstractEventLoop, str], AsyncClient] = {}
 
 
-_watches: dict[tuple[asyncio.AbstractEventLoop, str, str, str], Watch] = {}
+_pollers: dict[tuple[asyncio.AbstractEventLoop, str, str, str], MonitorPoller] = {}
 
 
 @contextmanager
-def watched(waiter: Watcher, conn_id: str, api: str, monitor_id: str) -> Iterator[Watch]:
+def subscribe(waiter: Subscriber, conn_id: str, api: str, monitor_id: str) -> Iterator[MonitorPoller]:
     """Let a waiter take part in the polls of a monitor."""
     loop = asyncio.get_running_loop()
     key = (loop, conn_id, api, monitor_id)
-    watch = _watches.get(key)
+    watch = _pollers.get(key)
     if watch is None or watch.task.done():
-        line = _lines.setdefault((loop, conn_id), Line(conn_id))
-        watch = _watches[key] = Watch(line, api, monitor_id)
+        line = _clients.setdefault((loop, conn_id), AsyncClient(conn_id))
+        watch = _pollers[key] = MonitorPoller(line, api, monitor_id)
         line.watches.add(watch)
     watch.waiters.add(waiter)
     watch.joined.set()
@@ -175,17 +175,17 @@ def watched(waiter: Watcher, conn_id: str, api: str, monitor_id: str) -> Iterato
         watch.waiters.discard(waiter)
         if not watch.waiters:
             watch.task.cancel()
-            if _watches.get(key) is watch:
-                del _watches[key]
+            if _pollers.get(key) is watch:
+                del _pollers[key]
             watch.line.watches.discard(watch)
             if not watch.line.watches:
                 watch.line.close()
-                del _lines[loop, conn_id]
+                del _clients[loop, conn_id]
 
 
 async def wait_for_run(
     monitor_id: str,
-    choice: RunChoice | StartedRun,
+    choice: RunSelector | StartedRun,
     progress: Progress,
     *,
     conn_id: str,
@@ -204,8 +204,8 @@ async def wait_for_run(
     :param until_ended: else the run is returned as soon as it is there
     :raises ExaError: a permanent error, or any at the first look
     """
-    waiter = Waiter(choice, interval, max_interval)
-    with watched(waiter, conn_id, api, monitor_id) as watch:
+    waiter = RunWaiter(choice, interval, max_interval)
+    with subscribe(waiter, conn_id, api, monitor_id) as watch:
         while True:
             await waiter.news()
             sight = waiter.sight
@@ -219,7 +219,7 @@ async def wait_for_run(
 
 
 async def wait_for_runs(
-    choices: Mapping[str, RunChoice],
+    choices: Mapping[str, RunSelector],
     progress: Progress,
     *,
     enough: Callable[[Collection[Mapping[str, Any]]], bool],

@@ -17,7 +17,7 @@ from airflow_provider_exa.waiting.snapshot import Busy, Sight, run_of
 log = logging.getLogger(__name__)
 
 
-SAY_AGAIN = timedelta(minutes=5)
+REPEAT_LOG_AFTER = timedelta(minutes=5)
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Progress:
 
     def _line(self, topic: str, text: str, now: DateTime) -> str | None:
         """The text, if it is about something new or the last line is five minutes old."""
-        if topic == self.topic and self.said_at and now - self.said_at < SAY_AGAIN:
+        if topic == self.topic and self.said_at and now - self.said_at < REPEAT_LOG_AFTER:
             return None
         self.topic, self.said_at = topic, now
         return f"{text}, after {timedelta(seconds=int((now - self.started_at).total_seconds()))}."

@@ -17,7 +17,7 @@ PICKS = ("latest", "next")
 
 
 @dataclass(frozen=True)
-class RunChoice:
+class RunSelector:
     """
     Which of a monitor's runs is meant: exactly one of the first three is set.
 
@@ -43,7 +43,7 @@ class RunChoice:
         if self.pick is not None and self.pick not in PICKS:
             raise ExaInputError(f"pick={self.pick!r} is not one of {', '.join(map(repr, PICKS))}")
 
-    def check(self) -> RunChoice:
+    def check(self) -> RunSelector:
         """
         Refuse, while a DAG is parsed, an id or a time that cannot be one.
 
@@ -54,16 +54,16 @@ class RunChoice:
         check_time("created_after", self.created_after)
         return self
 
-    def settle(self, started_at: DateTime) -> RunChoice:
+    def resolve(self, started_at: DateTime) -> RunSelector:
         """The same choice as of the moment the wait began, with its time in UTC; never ``next``."""
         if self.created_after is None and self.pick != "next":
             return self
         moment = as_time("created_after", self.created_after or started_at)
-        return RunChoice(created_after=moment, idle=self.idle)
+        return RunSelector(created_after=moment, idle=self.idle)
 
-    def pin(self, run_id: str) -> RunChoice:
+    def pin(self, run_id: str) -> RunSelector:
         """The choice of this run, which turned out to be the one that is meant."""
-        return RunChoice(run_id=run_id, idle=self.idle)
+        return RunSelector(run_id=run_id, idle=self.idle)
 
     def of(self, runs: Sequence[MonitorRun]) -> MonitorRun | None:
         """The run that is meant, by time, among runs sorted from the oldest to the newest."""
@@ -105,7 +105,7 @@ class StartedRun:
 
 
 @dataclass(frozen=True)
-class AllSince:
+class RunsSince:
     """
     Every run created at or after a moment, and some that are older.
 
@@ -117,4 +117,4 @@ class AllSince:
     run_ids: frozenset[str] = frozenset()
 
 
-Choice = RunChoice | StartedRun | AllSince
+Selector = RunSelector | StartedRun | RunsSince

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from airflow_provider_exa.protocol.endpoints import attempt, get_monitor, get_run, get_webset, list_runs
+from airflow_provider_exa.protocol.endpoints import get_monitor, get_run, get_webset, list_runs, or_error
 from airflow_provider_exa.protocol.errors import ExaEndlessListingError, ExaError, ExaPermanentError
 from airflow_provider_exa.protocol.messages import Call
 from airflow_provider_exa.protocol.models import Dialect, Monitor, MonitorRun
-from airflow_provider_exa.protocol.paging import Listing, age, complete_to, fetch_page
-from airflow_provider_exa.waiting.selection import AllSince, Choice, RunChoice
+from airflow_provider_exa.protocol.paging import Listing, age, fetch_page, listed_back_to
+from airflow_provider_exa.waiting.selection import RunSelector, RunsSince, Selector
 
 
 @dataclass(frozen=True)
 class Found:
     """
-    What a look shows of an :class:`AllSince`.
+    What a look shows of an :class:`RunsSince`.
 
     :param runs: in no order; older ones may be among them, and ones that could not be asked for are not
     :param complete: whether Exa listed every run created since
@@ -46,11 +46,11 @@ def run_of(sight: Sight) -> MonitorRun | None:
 def look(
     dialect: Dialect,
     monitor_id: str,
-    choices: Collection[Choice],
+    choices: Collection[Selector],
     *,
     first: bool = False,
     monitor: Monitor | None = None,
-) -> Call[tuple[dict[Choice, Sight], Monitor | None]]:
+) -> Call[tuple[dict[Selector, Sight], Monitor | None]]:
     """
     What there is of several settled choices, with as few requests as it takes.
 
@@ -60,19 +60,19 @@ def look(
         disabled. Where all runs are looked for and there are none, it is asked for anyway.
     :param monitor: what is known of it, so that its webset is
     """
-    feeds = [choice for choice in choices if isinstance(choice, AllSince)]
-    by_id = {choice for choice in choices if isinstance(choice, RunChoice) and choice.run_id is not None}
-    by_time = [choice for choice in choices if not isinstance(choice, AllSince) and choice not in by_id]
+    feeds = [choice for choice in choices if isinstance(choice, RunsSince)]
+    by_id = {choice for choice in choices if isinstance(choice, RunSelector) and choice.run_id is not None}
+    by_time = [choice for choice in choices if not isinstance(choice, RunsSince) and choice not in by_id]
     runs: dict[str, MonitorRun] = {}
     cut: ExaPermanentError | None = None
     if by_time or feeds or len(by_id) > 1:
         runs, cut = yield from _list_for(dialect, monitor_id, [*by_time, *feeds])
     ordered = sorted(runs.values(), key=age)
-    sights: dict[Choice, Sight] = {choice: cut or choice.of(ordered) for choice in by_time}
+    sights: dict[Selector, Sight] = {choice: cut or choice.of(ordered) for choice in by_time}
     named = {choice.run_id for choice in by_id}.union(*(feed.run_ids for feed in feeds))
     others: dict[str, Sight] = {}
     for run_id in named - runs.keys():
-        others[run_id] = yield from attempt(get_run(dialect, monitor_id, run_id))
+        others[run_id] = yield from or_error(get_run(dialect, monitor_id, run_id))
     sights |= {choice: runs.get(choice.run_id) or others[choice.run_id] for choice in by_id}
     found = [*runs.values(), *(run for run in others.values() if isinstance(run, MonitorRun))]
     sights |= {feed: Found(found, complete=cut is None) for feed in feeds}
@@ -81,11 +81,11 @@ def look(
     completed = {
         choice: run
         for choice, run in sights.items()
-        if isinstance(choice, RunChoice) and choice.idle and isinstance(run, MonitorRun)
+        if isinstance(choice, RunSelector) and choice.idle and isinstance(run, MonitorRun)
         if run.status == "completed"
     }
     if completed:
-        webset = yield from attempt(_look_at_webset(dialect, monitor_id, monitor))
+        webset = yield from or_error(_look_at_webset(dialect, monitor_id, monitor))
         if isinstance(webset, ExaError):
             sights |= dict.fromkeys(completed, webset)
         else:
@@ -101,7 +101,7 @@ def _look_at_webset(dialect: Dialect, monitor_id: str, monitor: Monitor | None) 
 
 
 def _list_for(
-    dialect: Dialect, monitor_id: str, choices: Collection[Choice]
+    dialect: Dialect, monitor_id: str, choices: Collection[Selector]
 ) -> Call[tuple[dict[str, MonitorRun], ExaPermanentError | None]]:
     """
     The runs that choices by time are among; where there are none, of the first page.
@@ -123,7 +123,7 @@ def _list_for(
                 "cannot be told. Give a run_id, or a created_after that is later than the oldest of them."
             )
         runs |= {run.id: run for run in page.items}
-        edge = complete_to(page)
+        edge = listed_back_to(page)
         if not choices or (edge and (since is None or edge < since)):
             break
         place = page.following

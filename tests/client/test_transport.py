@@ -26,8 +26,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from airflow_provider_exa.client.settings import Account
-from airflow_provider_exa.client.transport import Sender
+from airflow_provider_exa.client.settings import ConnectionSettings
+from airflow_provider_exa.client.transport import Transport
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.protocol.errors import (
     ExaError,
@@ -53,7 +53,7 @@ def send(exa: StandIn) -> Iterator[Send]:
     senders = []
 
     def send(request: Request = MONITOR, **account: Any) -> Response:
-        sender = Sender(Account(**{"base_url": exa.url, "api_key": exa.api_key} | account))
+        sender = Transport(ConnectionSettings(**{"base_url": exa.url, "api_key": exa.api_key} | account))
         senders.append(sender)
         return sender.send(request)
 
@@ -482,10 +482,10 @@ def test_a_key_in_a_header_is_told_to_nobody(
 @pytest.mark.parametrize("show", [repr, str])
 def test_nothing_shows_a_secret(exa: StandIn, show: Callable[[object], str]) -> None:
     """Neither the key nor the password of a proxy is in what a log line would say of these objects."""
-    account = Account(exa.url, exa.api_key, proxy="http://user:secret@proxy.corp")
+    account = ConnectionSettings(exa.url, exa.api_key, proxy="http://user:secret@proxy.corp")
     hook = ExaHook()
     assert hook.get_conn().account.api_key == exa.api_key
-    for thing in (account, Sender(account), hook, hook.get_conn(), hook.get_conn().account):
+    for thing in (account, Transport(account), hook, hook.get_conn(), hook.get_conn().account):
         assert not re.search(f"{exa.api_key}|secret", show(thing))
 
 

@@ -187,7 +187,7 @@ class ExaAndAirflow(RuleBasedStateMachine):
     def event_is_sent(self, most: int) -> None:
         """One at a time, with what has ended as wanted since the start and nothing else."""
         batch = self.cursor.batch()
-        assert len(batch) <= cursors.MOST
+        assert len(batch) <= cursors.MAX_RUNS_PER_EVENT
         assert batch == sorted(batch, key=lambda each: (each.created_at, each.id))
         for each in batch:
             assert each.status in WANTED
@@ -274,7 +274,7 @@ def test_nothing_is_lost_whatever_happens(
 ) -> None:
     """With the package's own limits, and with smaller ones, which a few runs reach."""
     monkeypatch.setattr(cursors, "KEPT_RUNS", kept_runs)
-    monkeypatch.setattr(cursors, "MOST", most)
+    monkeypatch.setattr(cursors, "MAX_RUNS_PER_EVENT", most)
     run_state_machine_as_test(
         ExaAndAirflow,
         settings=settings(

@@ -24,11 +24,11 @@ from airflow_provider_exa.triggers import ExaMonitorRunEventTrigger
 from airflow_provider_exa.waiting import poller
 from airflow_provider_exa.waiting.poller import wait_for_run
 from airflow_provider_exa.waiting.progress import Progress
-from airflow_provider_exa.waiting.selection import RunChoice
+from airflow_provider_exa.waiting.selection import RunSelector
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 INTERVAL = 0.05
-SLOW = 0.4
+PERMANENT_ERROR_INTERVAL = 0.4
 
 
 class Variables:
@@ -93,8 +93,8 @@ class Triggerer:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self._streams.stop_all()
-        assert not poller._watches
-        assert not poller._lines
+        assert not poller._pollers
+        assert not poller._clients
 
     def watch(self, monitor_id: str = "mon_a", *, stores: bool = True, **options: Any) -> asyncio.Task[None]:
         """
@@ -135,13 +135,13 @@ def variables(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> Variables:
     kept = Variables(exa)
     monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=0))
     monkeypatch.setattr(stream, "Variable", kept)
-    monkeypatch.setattr(stream, "SETTLED", 0.01)
-    monkeypatch.setattr(stream, "APART", 0.02)
-    monkeypatch.setattr(stream, "AGAIN", 0.05)
+    monkeypatch.setattr(stream, "CONFIRMATION_DELAY", 0.01)
+    monkeypatch.setattr(stream, "MIN_EVENT_GAP", 0.02)
+    monkeypatch.setattr(stream, "RETRY_INTERVAL", 0.05)
     monkeypatch.setattr(poller, "JITTER", 0)
-    monkeypatch.setattr(async_client, "PACE", 1000)
-    monkeypatch.setattr(stream, "TROUBLED", SLOW)
-    monkeypatch.setattr(stream, "SLOW", SLOW)
+    monkeypatch.setattr(async_client, "REQUESTS_PER_WINDOW", 1000)
+    monkeypatch.setattr(stream, "MAX_TROUBLE_INTERVAL", PERMANENT_ERROR_INTERVAL)
+    monkeypatch.setattr(stream, "PERMANENT_ERROR_INTERVAL", PERMANENT_ERROR_INTERVAL)
     return kept
 
 
@@ -309,7 +309,7 @@ def test_what_ends_together_is_one_event_and_the_next_is_apart(
     exa: StandIn, variables: Variables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of events that meet a scheduler together, all but one would be stranded."""
-    monkeypatch.setattr(stream, "APART", 0.5)
+    monkeypatch.setattr(stream, "MIN_EVENT_GAP", 0.5)
     for number in range(30):
         exa.add_run("mon_a", run_id=f"first_{number}", created_at=START)
 
@@ -401,7 +401,7 @@ def test_a_stream_that_was_ended_at_once_keeps_nothing(
     exa: StandIn, variables: Variables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What Airflow calls stored while it takes the trigger away is not, so it is reported again."""
-    monkeypatch.setattr(stream, "SETTLED", 0.3)
+    monkeypatch.setattr(stream, "CONFIRMATION_DELAY", 0.3)
     exa.add_run("mon_a", run_id="run_1", created_at=START)
 
     async def scenario() -> None:
@@ -492,7 +492,7 @@ def test_trouble_is_logged_asked_about_less_often_and_got_over(
             mend()
             exa.add_run("mon_a", run_id="run_1")
             await until(lambda: triggerer.runs == ["run_1"])
-            (watch,) = poller._watches.values()
+            (watch,) = poller._pollers.values()
             assert [feed.interval for feed in watch.waiters] == [INTERVAL]
             said = len(complaints(caplog))
             await more_looks(exa)
@@ -500,7 +500,7 @@ def test_trouble_is_logged_asked_about_less_often_and_got_over(
             assert not triggerer.tasks[0].done()
         return took
 
-    assert asyncio.run(scenario()) > 2 * SLOW  # else five polls take 0.2 s
+    assert asyncio.run(scenario()) > 2 * PERMANENT_ERROR_INTERVAL  # else five polls take 0.2 s
 
 
 def test_a_cursor_that_cannot_be_read_is_not_taken_for_a_first_start(
@@ -520,7 +520,7 @@ def test_a_cursor_that_cannot_be_read_is_not_taken_for_a_first_start(
             second.watch()
             await until(lambda: len(complaints(caplog)) >= 3)
             assert variables.texts == before
-            assert not poller._watches
+            assert not poller._pollers
             assert all(variables.key in line and "no database" in line for line in complaints(caplog))
             variables.broken = set()
             await until(lambda: second.runs == ["run_1"])
@@ -566,7 +566,7 @@ def test_a_cursor_that_was_edited_into_rubbish_is_left_for_a_person_to_mend(
             second.watch()
             await until(lambda: len(complaints(caplog)) >= 3)
             assert variables.texts[variables.key] == "rubbish"
-            assert not poller._watches
+            assert not poller._pollers
             assert all("it is no cursor" in line and "rubbish" in line for line in complaints(caplog))
             variables.texts[variables.key] = good
             await until(lambda: second.runs == ["run_1"])
@@ -603,7 +603,7 @@ def test_assets_and_waits_share_the_polls_of_a_monitor(exa: StandIn, variables: 
             waiting = asyncio.ensure_future(
                 wait_for_run(
                     "mon_a",
-                    RunChoice(run_id="good"),
+                    RunSelector(run_id="good"),
                     Progress(pendulum.now("UTC")),
                     conn_id="exa_default",
                     api="websets",

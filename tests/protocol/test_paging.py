@@ -413,4 +413,4 @@ def test_only_a_page_that_shows_its_order_says_what_cannot_come(hours: list[int]
     runs = [
         parse_run(WEBSETS, "mon_a", RUN | {"createdAt": START.add(hours=hour).isoformat()}) for hour in hours
     ]
-    assert paging.complete_to(paging.Page(runs, None)) == (None if edge is None else START.add(hours=edge))
+    assert paging.listed_back_to(paging.Page(runs, None)) == (None if edge is None else START.add(hours=edge))

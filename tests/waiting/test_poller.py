@@ -28,21 +28,21 @@ from airflow_provider_exa.standin import Fault, StandIn
 from airflow_provider_exa.waiting import poller
 from airflow_provider_exa.waiting.poller import wait_for_run, wait_for_runs
 from airflow_provider_exa.waiting.progress import Progress
-from airflow_provider_exa.waiting.selection import RunChoice
+from airflow_provider_exa.waiting.selection import RunSelector
 
 LOG = logging.getLogger("a task")
-SINCE = RunChoice(created_after=pendulum.datetime(2026, 1, 1))
+SINCE = RunSelector(created_after=pendulum.datetime(2026, 1, 1))
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poller, "JITTER", 0)
-    monkeypatch.setattr(async_client, "PACE", 1000)
+    monkeypatch.setattr(async_client, "REQUESTS_PER_WINDOW", 1000)
 
 
 async def wait(
     monitor_id: str = "mon_a",
-    choice: RunChoice = SINCE,
+    choice: RunSelector = SINCE,
     *,
     interval: float = 0.05,
     conn_id: str = "exa_default",
@@ -72,7 +72,7 @@ async def until(true: Callable[[], object]) -> None:
 
 
 def nothing_is_left() -> bool:
-    return not poller._watches and not poller._lines
+    return not poller._pollers and not poller._clients
 
 
 def paths(exa: StandIn) -> list[str]:
@@ -114,9 +114,9 @@ def test_each_wait_gets_its_own_run(exa: StandIn) -> None:
         exa.add_run("mon_a", run_id=f"run_{day}", created_at=start.add(days=day))
 
     async def scenario() -> list[MonitorRun]:
-        by_time = [RunChoice(created_after=start.add(days=day)) for day in range(10)]
-        by_id = [RunChoice(run_id=f"run_{day}") for day in range(10)]
-        choices = [*by_time, *by_id, RunChoice(pick="latest")]
+        by_time = [RunSelector(created_after=start.add(days=day)) for day in range(10)]
+        by_id = [RunSelector(run_id=f"run_{day}") for day in range(10)]
+        choices = [*by_time, *by_id, RunSelector(pick="latest")]
         return await asyncio.gather(*(wait(choice=choice, interval=3600) for choice in choices))
 
     ids = [run.id for run in asyncio.run(scenario())]
@@ -144,7 +144,9 @@ def test_trouble_with_one_run_concerns_only_the_waits_for_it(
 
     async def scenario() -> list[Any]:
         ids = ("nope", "run_odd", "run_1")
-        waits = asyncio.gather(*(wait(choice=RunChoice(run_id=each)) for each in ids), return_exceptions=True)
+        waits = asyncio.gather(
+            *(wait(choice=RunSelector(run_id=each)) for each in ids), return_exceptions=True
+        )
         await until(lambda: len(exa.requests) >= 5)
         exa.move("run_1", "completed")
         return await waits
@@ -172,7 +174,7 @@ def test_a_webset_holds_up_only_the_waits_for_it(
     exa.add_run("mon_a", run_id="run_1", status="running")
 
     async def scenario() -> list[Any]:
-        choices = [RunChoice(run_id="run_1"), SINCE]
+        choices = [RunSelector(run_id="run_1"), SINCE]
         plain = asyncio.gather(*(wait(choice=choice) for choice in choices))
         idle = asyncio.gather(
             *(wait(choice=replace(choice, idle=True)) for choice in choices), return_exceptions=True
@@ -207,7 +209,7 @@ def test_a_wait_says_what_its_webset_is(exa: StandIn, caplog: pytest.LogCaptureF
     exa.add_run("mon_a", run_id="run_1")
 
     async def scenario() -> None:
-        waiting = asyncio.ensure_future(wait(choice=RunChoice(run_id="run_1", idle=True)))
+        waiting = asyncio.ensure_future(wait(choice=RunSelector(run_id="run_1", idle=True)))
         for status, then in (("running", "pending"), ("pending", "idle")):
             await until(lambda status=status: f"its webset {status}" in caplog.text)
             exa.set_webset_status("mon_a", then)
@@ -232,7 +234,9 @@ def test_the_monitors_are_listed_once_for_all_links(exa: StandIn) -> None:
 
     async def webset_of(monitor: str, api: str = "websets") -> str | None:
         progress = Progress(pendulum.now("UTC"))
-        await wait(monitor, RunChoice(run_id=f"run_of_{monitor}"), interval=3600, api=api, progress=progress)
+        await wait(
+            monitor, RunSelector(run_id=f"run_of_{monitor}"), interval=3600, api=api, progress=progress
+        )
         return progress.webset_id
 
     async def scenario() -> None:
@@ -291,8 +295,8 @@ def test_a_cancelled_wait_harms_no_other(exa: StandIn) -> None:
         first.cancel()
         exa.move("run_1", "completed")
         assert (await second).status == "completed"
-        third = asyncio.ensure_future(wait(choice=RunChoice(created_after=pendulum.datetime(2999, 1, 1))))
-        await until(lambda: poller._watches)
+        third = asyncio.ensure_future(wait(choice=RunSelector(created_after=pendulum.datetime(2999, 1, 1))))
+        await until(lambda: poller._pollers)
         third.cancel()
         with suppress(asyncio.CancelledError):
             await third
@@ -318,7 +322,7 @@ def test_the_shortest_interval_counts(exa: StandIn) -> None:
 
 def test_an_interval_that_may_grow_doubles(exa: StandIn) -> None:
     """What exponential_backoff and max_wait of a sensor mean in the triggerer."""
-    waiter = poller.Waiter(SINCE, interval=10, max_interval=60)
+    waiter = poller.RunWaiter(SINCE, interval=10, max_interval=60)
     intervals = []
     for _ in range(4):
         waiter.tell(None)
@@ -348,8 +352,8 @@ def test_a_429_pauses_every_poll_of_the_connection(exa: StandIn) -> None:
 
 def test_no_more_requests_than_the_pace_allows(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many monitors are waited on, also right after a pause, no second has more than so many."""
-    monkeypatch.setattr(async_client, "PACE", 5)
-    monkeypatch.setattr(async_client, "SECOND", 0.5)
+    monkeypatch.setattr(async_client, "REQUESTS_PER_WINDOW", 5)
+    monkeypatch.setattr(async_client, "WINDOW_SECONDS", 0.5)
     for number in range(12):
         exa.add_run(f"mon_{number}", status="completed")
     exa.fail(Fault(status=429, retry_after="1"))

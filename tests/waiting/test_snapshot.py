@@ -27,7 +27,7 @@ from airflow_provider_exa.protocol.paging import age
 from airflow_provider_exa.standin import Fault, StandIn
 from airflow_provider_exa.waiting import outcome, snapshot
 from airflow_provider_exa.waiting.progress import Progress
-from airflow_provider_exa.waiting.selection import AllSince, Choice, RunChoice
+from airflow_provider_exa.waiting.selection import RunSelector, RunsSince, Selector
 from airflow_provider_exa.waiting.snapshot import Busy, Found, Sight
 
 WEBSETS = DIALECTS["websets"]
@@ -40,7 +40,7 @@ def make_run(run_id: str, hour: int = 0, status: str = "completed", **fields: An
     return parse_run(WEBSETS, "mon_a", {"id": run_id, "status": status, "createdAt": created_at, **fields})
 
 
-def look(*choices: RunChoice, monitor_id: str = "mon_a", first: bool = False) -> list[str | None]:
+def look(*choices: RunSelector, monitor_id: str = "mon_a", first: bool = False) -> list[str | None]:
     """The ids of the runs that choices mean, None for one that is not there; an error is raised."""
     sights, _ = ExaHook().call(snapshot.look(WEBSETS, monitor_id, choices, first=first))
     for sight in sights.values():
@@ -79,7 +79,7 @@ def twelve(exa: StandIn) -> None:
 def test_none_or_several_ways_to_choose_are_refused(given: dict[str, Any], told: str) -> None:
     """The error names the four ways there are and those that were given."""
     with pytest.raises(ExaInputError) as caught:
-        RunChoice(**given)
+        RunSelector(**given)
     message = str(caught.value)
     assert [way in message for way in ("run_id='…'", "created_after=…", "pick='latest'", "pick='next'")] == (
         [True] * 4
@@ -104,7 +104,7 @@ def test_none_or_several_ways_to_choose_are_refused(given: dict[str, Any], told:
 def test_a_choice_that_cannot_be_is_refused_while_parsing(given: dict[str, Any], told: str) -> None:
     """What is written into the DAG file is checked there."""
     with pytest.raises(ExaInputError, match=told):
-        RunChoice(**given).check()
+        RunSelector(**given).check()
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_a_choice_that_cannot_be_is_refused_while_parsing(given: dict[str, Any],
 )
 def test_a_settled_choice_is_the_same_at_every_look(given: dict[str, Any], settled: dict[str, Any]) -> None:
     """``next`` is the moment the wait began, any time is in UTC, and settling again changes nothing."""
-    choice = RunChoice(**given).settle(START)
-    assert choice == RunChoice(**settled)
-    assert choice.settle(START.add(days=1)) == choice
+    choice = RunSelector(**given).resolve(START)
+    assert choice == RunSelector(**settled)
+    assert choice.resolve(START.add(days=1)) == choice
     if choice.created_after is not None:
         assert isinstance(choice.created_after, DateTime)
         assert choice.created_after.tzinfo is UTC
@@ -131,24 +131,26 @@ def test_a_settled_choice_is_the_same_at_every_look(given: dict[str, Any], settl
 
 def test_a_template_is_checked_when_it_is_settled() -> None:
     """Only the task that runs knows what it stands for."""
-    RunChoice(run_id="{{ params.run_id }}").check()
-    template = RunChoice(created_after="{{ data_interval_end }}").check()
+    RunSelector(run_id="{{ params.run_id }}").check()
+    template = RunSelector(created_after="{{ data_interval_end }}").check()
     with pytest.raises(ExaInputError, match="created_after="):
-        template.settle(START)
+        template.resolve(START)
 
 
 @pytest.mark.parametrize(
     ("choice", "best"),
     [
-        (RunChoice(pick="latest"), "run_d"),
-        (RunChoice(created_after=START), "run_a"),
-        (RunChoice(created_after=START.add(hours=1)), "run_b"),
-        (RunChoice(created_after=START.add(hours=1, microseconds=1)), "run_0"),
-        (RunChoice(created_after=START.add(hours=3)), None),
+        (RunSelector(pick="latest"), "run_d"),
+        (RunSelector(created_after=START), "run_a"),
+        (RunSelector(created_after=START.add(hours=1)), "run_b"),
+        (RunSelector(created_after=START.add(hours=1, microseconds=1)), "run_0"),
+        (RunSelector(created_after=START.add(hours=3)), None),
     ],
     ids=str,
 )
-def test_two_runs_of_one_moment_do_not_make_it_a_matter_of_luck(choice: RunChoice, best: str | None) -> None:
+def test_two_runs_of_one_moment_do_not_make_it_a_matter_of_luck(
+    choice: RunSelector, best: str | None
+) -> None:
     """Every order of the same runs gives the same one."""
     runs = [
         make_run(*each) for each in (("run_a", 0), ("run_b", 1), ("run_c", 1), ("run_d", 2), ("run_0", 2))
@@ -165,19 +167,23 @@ def test_two_runs_of_one_moment_do_not_make_it_a_matter_of_luck(choice: RunChoic
 @pytest.mark.parametrize(
     ("choices", "found", "pages"),
     [
-        ([RunChoice(pick="latest")], ["run_11"], 1),
-        ([RunChoice(created_after=START.add(hours=8))], ["run_08"], 1),
-        ([RunChoice(created_after=START.add(hours=7))], ["run_07"], 2),
-        ([RunChoice(created_after=START.add(hours=4))], ["run_04"], 2),
-        ([RunChoice(created_after=START.add(days=1))], [None], 1),
-        ([RunChoice(created_after=START.subtract(days=1))], ["run_00"], 3),
+        ([RunSelector(pick="latest")], ["run_11"], 1),
+        ([RunSelector(created_after=START.add(hours=8))], ["run_08"], 1),
+        ([RunSelector(created_after=START.add(hours=7))], ["run_07"], 2),
+        ([RunSelector(created_after=START.add(hours=4))], ["run_04"], 2),
+        ([RunSelector(created_after=START.add(days=1))], [None], 1),
+        ([RunSelector(created_after=START.subtract(days=1))], ["run_00"], 3),
         (
-            [RunChoice(created_after=START.add(hours=9)), RunChoice(created_after=START.add(hours=5))],
+            [RunSelector(created_after=START.add(hours=9)), RunSelector(created_after=START.add(hours=5))],
             ["run_09", "run_05"],
             2,
         ),
         (
-            [RunChoice(created_after=START.add(hours=3)), RunChoice(pick="latest"), RunChoice("run_10")],
+            [
+                RunSelector(created_after=START.add(hours=3)),
+                RunSelector(pick="latest"),
+                RunSelector("run_10"),
+            ],
             ["run_03", "run_11", "run_10"],
             2,
         ),
@@ -186,7 +192,7 @@ def test_two_runs_of_one_moment_do_not_make_it_a_matter_of_luck(choice: RunChoic
 )
 @pytest.mark.parametrize("order", ["newest", "oldest", "shuffled"])
 def test_runs_are_found_wherever_they_are_listed(
-    *, exa: StandIn, order: Any, choices: list[RunChoice], found: list[str | None], pages: int
+    *, exa: StandIn, order: Any, choices: list[RunSelector], found: list[str | None], pages: int
 ) -> None:
     """One listing serves every choice; in newest-first order it is read as far as needed, else to its end."""
     exa.order = order
@@ -208,14 +214,14 @@ def test_runs_that_are_known_by_id_cost_few_requests(
     exa: StandIn, run_ids: list[str], asked: list[str]
 ) -> None:
     """One is asked for alone; several are looked for on the first page, and then one by one."""
-    assert look(*(RunChoice(run_id=run_id) for run_id in run_ids), first=True) == run_ids
+    assert look(*(RunSelector(run_id=run_id) for run_id in run_ids), first=True) == run_ids
     assert paths(exa) == asked
 
 
 def test_an_unknown_run_concerns_only_who_waits_for_it(exa: StandIn) -> None:
     """Its 404 is what that choice is shown; the others are shown their runs."""
     exa.add_run("mon_a", run_id="run_1")
-    gone, there = RunChoice(run_id="run_none"), RunChoice(run_id="run_1")
+    gone, there = RunSelector(run_id="run_none"), RunSelector(run_id="run_1")
     sights, _ = ExaHook().call(snapshot.look(WEBSETS, "mon_a", [gone, there]))
     assert isinstance(sights[gone], ExaPermanentError)
     assert "answered 404: 'Monitor run not found'" in str(sights[gone])
@@ -223,9 +229,11 @@ def test_an_unknown_run_concerns_only_who_waits_for_it(exa: StandIn) -> None:
 
 
 @pytest.mark.parametrize(
-    "choice", [RunChoice(pick="latest"), RunChoice(created_after=START), RunChoice(run_id="run_1")], ids=str
+    "choice",
+    [RunSelector(pick="latest"), RunSelector(created_after=START), RunSelector(run_id="run_1")],
+    ids=str,
 )
-def test_the_first_look_at_an_unknown_monitor_is_an_error(exa: StandIn, choice: RunChoice) -> None:
+def test_the_first_look_at_an_unknown_monitor_is_an_error(exa: StandIn, choice: RunSelector) -> None:
     """Its runs would list as empty for ever, so the monitor itself is asked for."""
     with pytest.raises(ExaPermanentError, match=r"answered 404: 'Monitor (run )?not found'"):
         look(choice, monitor_id="mon_none", first=True)
@@ -247,7 +255,7 @@ def test_the_monitor_is_asked_for_where_its_run_is_not_there(
     exa.add_monitor("mon_a", status="disabled")
     for _ in range(runs):
         exa.add_run("mon_a")
-    choice = RunChoice(created_after=START)
+    choice = RunSelector(created_after=START)
     sights, monitor = ExaHook().call(snapshot.look(WEBSETS, "mon_a", [choice], first=first))
     assert (sights[choice] is not None) == bool(runs)
     assert paths(exa) == asked
@@ -258,9 +266,9 @@ def test_the_monitor_is_asked_for_where_its_run_is_not_there(
 def test_an_id_of_exas_is_followed_whatever_it_is_made_of(exa: StandIn) -> None:
     """Ids are opaque: one that was found in a listing can be asked for, even if nobody would write it."""
     odd = exa.add_run("mon_a", run_id="run/odd")
-    run = ExaHook().call(snapshot.look(WEBSETS, "mon_a", [latest := RunChoice(pick="latest")]))[0][latest]
+    run = ExaHook().call(snapshot.look(WEBSETS, "mon_a", [latest := RunSelector(pick="latest")]))[0][latest]
     assert isinstance(run, MonitorRun)
-    assert look(RunChoice(run_id=run.id)) == [odd]
+    assert look(RunSelector(run_id=run.id)) == [odd]
 
 
 @pytest.mark.parametrize(
@@ -270,19 +278,19 @@ def test_a_look_that_fails_is_an_error_for_all(exa: StandIn, fault: Fault) -> No
     """What Exa refuses of a listing concerns every choice."""
     exa.fail(fault)
     with pytest.raises(ExaError):
-        look(RunChoice(pick="latest"), RunChoice(run_id="run_1"))
+        look(RunSelector(pick="latest"), RunSelector(run_id="run_1"))
     assert len(exa.requests) == 1
 
 
 # --- looks at the webset --------------------------------------------------------------------------
 
-IDLE, PLAIN = RunChoice(run_id="run_1", idle=True), RunChoice(run_id="run_1")
+IDLE, PLAIN = RunSelector(run_id="run_1", idle=True), RunSelector(run_id="run_1")
 WEBSET = "/websets/v0/websets/"
 #: What the webset is looked at for takes, and in this order.
 ASKED = ["runs/run_1", "monitors/mon_a", "websets/webset_a"]
 
 
-def sights_of(*choices: Choice, monitor: Monitor | None = None) -> tuple[list[Sight], Monitor | None]:
+def sights_of(*choices: Selector, monitor: Monitor | None = None) -> tuple[list[Sight], Monitor | None]:
     """What a later look shows of each choice, and the monitor."""
     sights, monitor = ExaHook().call(snapshot.look(WEBSETS, "mon_a", choices, monitor=monitor))
     return [sights[choice] for choice in choices], monitor
@@ -323,7 +331,7 @@ def test_only_a_completed_run_is_held_back_by_its_webset(
 @pytest.mark.usefixtures("webset")
 def test_a_webset_is_found_once(exa: StandIn) -> None:
     """Of a monitor that is known only its webset is asked for, for all choices at once."""
-    by_time = RunChoice(created_after=START, idle=True)
+    by_time = RunSelector(created_after=START, idle=True)
     _, monitor = sights_of(IDLE)
     assert monitor.webset_id == "webset_a"
     exa.requests.clear()
@@ -350,7 +358,7 @@ def test_a_webset_concerns_only_who_waits_for_it(
     """Whoever else looks for that run, or for all, is shown it as it is."""
     if fault:
         exa.fail(fault)
-    by_time, feed = RunChoice(created_after=START), AllSince(START)
+    by_time, feed = RunSelector(created_after=START), RunsSince(START)
     (idle, plain, timed, found), _ = sights_of(IDLE, PLAIN, by_time, feed)
     assert type(idle) is (error or Busy)
     assert isinstance(plain, MonitorRun)
@@ -388,10 +396,10 @@ def test_an_end_that_fails_the_task_is_told_with_its_reason(
     """The error names the run and the monitor; an end that was not named passes."""
     run = make_run("run_1", status=status, **fields).as_dict()
     with pytest.raises(ExaRunFailedError) as caught:
-        outcome.judge([run], [status])
+        outcome.raise_for_outcome([run], [status])
     assert str(caught.value) == f"Run run_1 of Exa monitor mon_a {told}"
-    outcome.judge([run], [])
-    outcome.judge([run], {"failed", "canceled", "completed"} - {status})
+    outcome.raise_for_outcome([run], [])
+    outcome.raise_for_outcome([run], {"failed", "canceled", "completed"} - {status})
 
 
 @pytest.mark.parametrize(
@@ -417,10 +425,10 @@ def test_several_runs_are_judged_once_it_is_clear(
     runs = [make_run(f"run_{n}", status=words[each]).as_dict() for n, each in enumerate(statuses)]
     assert outcome.is_decided(runs, fail_on=["failed"], needed=needed, total=total) is decided
     if passes:
-        outcome.judge(runs, ["failed"], needed)
+        outcome.raise_for_outcome(runs, ["failed"], needed)
     elif decided:
         with pytest.raises(ExaRunFailedError) as caught:
-            outcome.judge(runs, ["failed"], needed)
+            outcome.raise_for_outcome(runs, ["failed"], needed)
         assert str(caught.value).count("failed: ") == statuses.count("f")
 
 
@@ -429,7 +437,7 @@ def test_an_error_passes_through_an_event(error: type[ExaError]) -> None:
     """The task raises what its trigger met, and so fails or retries as if it had met it itself."""
     event = {"type": error.__name__, "error": "GET https://api.exa.ai got no answer."}
     with pytest.raises(error) as caught:
-        outcome.received(json.loads(json.dumps(event)))
+        outcome.unwrap_event(json.loads(json.dumps(event)))
     assert (type(caught.value), str(caught.value)) == (error, event["error"])
 
 
