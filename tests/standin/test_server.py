@@ -1,0 +1,150 @@
+"""Requests, connections, the port, the command line and the fixture."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import requests
+
+from airflow_provider_exa.standin import Fault, StandIn, plugin
+from tests.standin.asking import FAR, RUNS, SEARCH, WEBSETS, Ask, ids, until
+
+exa_standin = plugin.exa_standin
+
+
+def test_requests_are_recorded(exa: StandIn, ask: Ask) -> None:
+    """What was asked can be read: method, path, query, headers, time and the answer's status."""
+    began = time.monotonic()
+    ask(f"{RUNS}?limit=5&cursor=", headers={"X-Shout": "Hey"})
+    exa.fail(Fault(kind="reset"))
+    with pytest.raises(requests.ConnectionError):
+        ask("/a%2Fb", "POST")
+    one, two = exa.requests
+    assert (one.method, one.path, one.query, one.status) == ("GET", RUNS, {"limit": "5", "cursor": ""}, 200)
+    assert (one.headers["x-shout"], one.headers["x-api-key"]) == ("Hey", "standin-key")
+    assert (two.method, two.path, two.query, two.status) == ("POST", "/a%2Fb", {}, None)
+    assert began <= one.at <= two.at <= time.monotonic()
+
+
+def test_connections_are_kept_alive_and_counted(exa: StandIn, ask: Ask, session: requests.Session) -> None:
+    """Answers, errors and faults with an answer leave the connection open; a new client needs another."""
+    exa.fail(Fault(path="broken"))
+    for path in (RUNS, "/none", "/broken", RUNS):
+        ask(path, "POST", data=b"a body that must be read")
+    assert exa.connections == 1
+    session.close()
+    ask()
+    assert exa.connections == 2
+
+
+def test_many_clients_are_answered_at_once(exa: StandIn) -> None:
+    """Clients that connect together all get their answer, and each run is made only once."""
+    exa.every("mon_a", seconds=FAR, states=[(0, "created")])
+    seen: list[list[str]] = []
+
+    def client() -> None:
+        headers = {"x-api-key": exa.api_key}
+        with requests.Session() as session:
+            session.trust_env = False
+            seen.append(ids(session.get(exa.url + RUNS, headers=headers, timeout=10)))
+
+    threads = [threading.Thread(target=client) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == exa.connections == 50
+    assert all(listed == seen[0] and len(listed) == 1 for listed in seen)
+
+
+def test_closing_ends_requests_that_hang(capfd: pytest.CaptureFixture[str]) -> None:
+    """Hanging, dripping and idle connections end with the server, which leaves no thread and no noise."""
+    before = set(threading.enumerate())
+    ended: list[Exception] = []
+
+    def client(url: str) -> None:
+        try:
+            requests.get(url, timeout=30, proxies={"http": ""})
+        except requests.RequestException as error:
+            ended.append(error)
+
+    with StandIn() as exa, requests.Session() as idle:
+        idle.trust_env = False
+        idle.get(exa.url, timeout=10)
+        exa.fail(Fault(kind="hang", path="/hang"))
+        exa.fail(Fault(kind="drip", path="/drip"))
+        clients = [threading.Thread(target=client, args=(exa.url + path,)) for path in ("/hang", "/drip")]
+        for thread in clients:
+            thread.start()
+        until(lambda: len(exa.requests) == 3)
+        exa.close()
+        assert set(threading.enumerate()) - before <= set(clients)
+        for thread in clients:
+            thread.join(10)
+        assert len(ended) == 2
+        with pytest.raises(requests.ConnectionError):
+            idle.get(exa.url, timeout=10)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_port_can_be_used_again() -> None:
+    """A server can come back at the port where one was, as after an outage."""
+    with StandIn() as first:
+        requests.get(first.url, timeout=10, proxies={"http": ""})
+    with StandIn(port=first.port) as second:
+        assert second.url == first.url
+
+
+def test_the_connection_is_airflows_json(exa: StandIn) -> None:
+    """The JSON is what Airflow reads from AIRFLOW_CONN_…, with extra fields as given."""
+    connection = {"conn_type": "exa", "host": exa.url, "password": "standin-key"}
+    assert json.loads(exa.connection(api="websets")) == connection | {"extra": {"api": "websets"}}
+
+
+def test_the_fixture_leads_the_default_connection_to_a_standin(exa_standin: StandIn) -> None:
+    """A test that asks for `exa_standin` has a server, and Airflow's connection `exa_default` to it."""
+    assert os.environ["AIRFLOW_CONN_EXA_DEFAULT"] == exa_standin.connection()
+    exa_standin.add_run("mon_a")
+    assert len(exa_standin.requests) == 0
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_line_serves_until_it_is_told_to_end(session: requests.Session, end: int) -> None:
+    """The command prints a connection that works, serves three monitors, logs requests and ends with 0."""
+    command = [sys.executable, "-m", "airflow_provider_exa.standin", "--port=0", "--takes=0", "--api-key=a'b"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            process.stdout.readline()
+            name, _, value = shlex.split(process.stdout.readline())[1].partition("=")
+            connection = json.loads(value)
+            session.headers["x-api-key"] = connection["password"]
+            monitors = session.get(f"{connection['host']}{WEBSETS}/monitors", timeout=10).json()["data"]
+            found = session.get(f"{connection['host']}{SEARCH}/monitors/mon_fails/runs", timeout=10).json()
+        finally:
+            process.send_signal(end)
+            _, log = process.communicate(timeout=10)
+    assert (name, process.returncode) == ("AIRFLOW_CONN_EXA_DEFAULT", 0)
+    assert {monitor["id"]: monitor["lastRun"]["status"] for monitor in monitors} == {
+        "mon_completes": "completed",
+        "mon_fails": "failed",
+        "mon_cancels": "canceled",
+    }
+    assert found["data"][0]["failReason"] == "search_failed"
+    assert re.fullmatch(r".* GET /websets/v0/monitors 200\n.* GET /monitors/mon_fails/runs 200\n", log)
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    """The server and its fixture bring neither Airflow nor an HTTP client."""
+    heavy = "{'airflow', 'requests', 'pendulum', 'asyncio'}"
+    script = f"import sys, airflow_provider_exa.standin; sys.exit(bool({heavy} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
