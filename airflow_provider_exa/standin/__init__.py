@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import socket
 import threading
 import time
@@ -17,38 +16,12 @@ from typing import Any, Literal, Self
 
 from airflow_provider_exa.standin import wire
 from airflow_provider_exa.standin.bodies import SEARCH
+from airflow_provider_exa.standin.faults import Fault
+from airflow_provider_exa.standin.objects import Monitor, Run, new_id
+
+__all__ = ["Fault", "RecordedRequest", "StandIn"]
 
 States = Iterable[tuple[float, str]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """What goes wrong with the next requests.
-
-    :param kind: ``status`` (answers ``status``), ``hang`` (never answers), ``reset`` (TCP RST), ``cut`` (does
-        what was asked, then ends amid the body), ``html`` (200 with a proxy's page), ``repeat``
-        (``nextCursor`` is always the same), ``empty_more`` (no data, yet more), ``no_cursor`` (more, yet no
-        cursor), ``redirect`` (302 to ``location``), ``huge`` (more than 16 MiB of JSON) or ``drip`` (a byte
-        every 0.2 seconds).
-    :param status: the HTTP status of kind ``status``.
-    :param retry_after: the header of kind ``status``: seconds, or an HTTP date.
-    :param body: the body of kind ``status``; None: an error in Exa's shape.
-    :param location: the header of kind ``redirect``.
-    :param times: how many requests it meets; None: all, until :meth:`StandIn.heal`.
-    :param path: it meets only requests whose path and query contain this; None: any.
-    """
-
-    kind: str = "status"
-    status: int = 503
-    retry_after: str | None = None
-    body: bytes | None = None
-    location: str = "/"
-    times: int | None = 1
-    path: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in wire.FAULTS:
-            raise ValueError(f"There is no fault {self.kind!r}; there are {', '.join(wire.FAULTS)}.")
 
 
 @dataclass(frozen=True)
@@ -162,7 +135,7 @@ class StandIn:
         :param webset_status: what its webset is from now on; None: what it was, at first idle.
         """
         with self.lock:
-            monitor = self._monitor_of(monitor_id or _new_id("monitor"))
+            monitor = self._monitor_of(monitor_id or new_id("monitor"))
             monitor.status = status
             monitor.webset_id = webset_id or monitor.webset_id
             if webset_status:
@@ -200,7 +173,7 @@ class StandIn:
         created_at = datetime.fromtimestamp(moment, UTC)  # pendulum's own would lose its zone when added to
         history = [(created_at + timedelta(seconds=s), state) for s, state in states or [(0, status)]]
         found = None if results is None else [dict(result) for result in results]
-        run = Run(run_id or _new_id("run"), monitor_id, type, created_at, failed_reason, history, found)
+        run = Run(run_id or new_id("run"), monitor_id, type, created_at, failed_reason, history, found)
         with self.lock:
             self.runs[run.id] = run
             insort(self._monitor_of(monitor_id).runs, run, key=lambda run: run.created_at)
@@ -288,46 +261,3 @@ class StandIn:
             while monitor.next_run_at and monitor.next_run_at <= now:
                 self.add_run(monitor.id, created_at=monitor.next_run_at, **monitor.run_options)
                 monitor.next_run_at += monitor.period
-
-
-def _new_id(prefix: str) -> str:
-    return prefix + "_" + "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(26))
-
-
-@dataclass
-class Run:
-    id: str
-    monitor_id: str
-    type: str
-    created_at: datetime
-    failed_reason: str | None
-    history: list[tuple[datetime, str]]
-    results: list[dict[str, Any]] | None
-    hidden_until: datetime | None = None
-
-    def past(self) -> list[tuple[datetime, str]]:
-        """What it has been since when; the last is what it is."""
-        now = datetime.now(UTC)
-        return [(self.created_at, "created"), *(past for past in self.history if past[0] <= now)]
-
-    def is_listed(self) -> bool:
-        return self.hidden_until is None or self.hidden_until <= datetime.now(UTC)
-
-    def has_searched(self) -> bool:
-        """Whether its webset has a search of it."""
-        return self.type == "search" and self.results is not None and self.past()[-1][1] == "completed"
-
-
-@dataclass
-class Monitor:
-    id: str
-    status: str = "enabled"
-    webset_id: str = field(default_factory=partial(_new_id, "webset"))
-    created_at: datetime = field(default_factory=partial(datetime.now, UTC))
-    runs: list[Run] = field(default_factory=list)  # oldest first
-    next_run_at: datetime | None = None
-    period: timedelta = timedelta.max
-    run_options: dict[str, Any] = field(default_factory=dict)
-
-    def listed(self) -> list[Run]:
-        return [run for run in self.runs if run.is_listed()]

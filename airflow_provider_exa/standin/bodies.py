@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_exa.standin import Monitor, Run
+    from airflow_provider_exa.standin.objects import Monitor, Run
 
 Body = dict[str, Any]
 Past = list[tuple[datetime, str]]

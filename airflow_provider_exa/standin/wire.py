@@ -1,4 +1,4 @@
-"""How the stand-in answers on the wire: the APIs' paths and errors, and each fault."""
+"""How the stand-in answers on the wire: the APIs' paths and errors."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import re
 import secrets
 import socket
 import socketserver
-import struct
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 from zlib import crc32
 
 from airflow_provider_exa.standin.bodies import SEARCH, WEBSETS, Api, Item, iso, search_id, webset
+from airflow_provider_exa.standin.faults import FAULTS
 
 if TYPE_CHECKING:
-    from airflow_provider_exa.standin import Fault, Monitor, Run, StandIn
+    from airflow_provider_exa.standin import StandIn
+    from airflow_provider_exa.standin.objects import Monitor, Run
 
 log = logging.getLogger("airflow_provider_exa.standin")
 
@@ -199,71 +199,6 @@ _ROUTES: list[tuple[str, str, Api, Callable[..., Answer]]] = [
     ("GET", f"{WEBSETS.base}{_WEBSET}/items", WEBSETS, Handler.list_items),
     ("POST", f"{SEARCH.base}{_MONITOR}/trigger", SEARCH, Handler.trigger),
 ]
-
-
-def _status(handler: Handler, fault: Fault) -> None:
-    phrase, _ = handler.responses.get(fault.status, ("Unknown", ""))
-    tag = "SERVICE_OVERLOADED" if fault.status == 503 else phrase.upper().replace(" ", "_")
-    error = {"requestId": handler.request_id, "error": phrase, "tag": tag}
-    headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
-    handler.send(fault.status, error if fault.body is None else fault.body, headers)
-
-
-def _hang(handler: Handler, fault: Fault) -> None:
-    handler.record(None)
-    handler.close_connection = True
-    while handler.connection.recv(1024):
-        pass  # until the client goes away, or the server closes
-
-
-def _reset(handler: Handler, fault: Fault) -> None:
-    handler.record(None)
-    handler.close_connection = True
-    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    handler.rfile.close()  # it holds the socket open, and what closes it later would say goodbye first
-    handler.connection.close()
-
-
-def _page(handler: Handler, fault: Fault, **fields: Any) -> None:
-    status, body = handler.answer()
-    handler.send(status, body | fields)
-
-
-def _cut(handler: Handler, fault: Fault) -> None:
-    handler.answer()  # what was asked for is done, though the client cannot know
-    handler.head(200, {"Content-Length": "1000", "Connection": "close"})
-    handler.wfile.write(b'{"data": [')
-
-
-def _huge(handler: Handler, fault: Fault) -> None:
-    handler.head(200, {"Transfer-Encoding": "chunked"})
-    for part in (b'{"data": [], "padding": "', *[b"x" * 2**16] * 257, b'"}', b""):
-        handler.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
-
-
-def _drip(handler: Handler, fault: Fault) -> None:
-    status, body = handler.answer()
-    data = json.dumps(body).encode()
-    handler.head(status, {"Content-Length": str(len(data))})
-    for byte in data:
-        time.sleep(0.2)
-        handler.wfile.write(bytes([byte]))
-
-
-_HTML = b"<!DOCTYPE html><html><title>Proxy</title><h1>Sign in to continue</h1></html>"
-FAULTS: dict[str, Callable[[Handler, Fault], None]] = {
-    "status": _status,
-    "hang": _hang,
-    "reset": _reset,
-    "cut": _cut,
-    "html": lambda handler, _: handler.send(200, _HTML, {"Content-Type": "text/html"}),
-    "repeat": partial(_page, hasMore=True, nextCursor="again"),
-    "empty_more": partial(_page, data=[], hasMore=True, nextCursor="more"),
-    "no_cursor": partial(_page, hasMore=True, nextCursor=None),
-    "redirect": lambda handler, fault: handler.send(302, b"", {"Location": fault.location}),
-    "huge": _huge,
-    "drip": _drip,
-}
 
 
 class Server(socketserver.ThreadingTCPServer):
