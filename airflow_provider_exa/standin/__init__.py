@@ -18,6 +18,7 @@ from airflow_provider_exa.standin import wire
 from airflow_provider_exa.standin.bodies import SEARCH
 from airflow_provider_exa.standin.faults import Fault
 from airflow_provider_exa.standin.objects import Monitor, Run, new_id
+from airflow_provider_exa.standin.paging import Cursors
 
 __all__ = ["Fault", "RecordedRequest", "StandIn"]
 
@@ -51,10 +52,13 @@ class StandIn:
     except the port, may be changed while it runs.
 
     :param api_key: the key it accepts.
-    :param page_size: how many objects a page holds where the request names no ``limit``.
+    :param page_size: how many objects a page holds where the request names no ``limit``; None: as many as
+        Exa documents (50 in search, 25 in Websets, 20 of a webset's items).
     :param port: the port at 127.0.0.1; 0: a free one.
     :param order: how runs are listed, and the searches and items that come from them.
-    :param honours_cursor: False: every page is page one, with the same ``nextCursor``.
+    :param cursors: ``honoured``; ``ignored`` (every page is page one, with the same ``nextCursor``);
+        ``missing`` (a page that is not the last has no ``nextCursor``); ``looping`` (page two leads back to
+        page one); or ``expires`` (400 from page three on). An unknown cursor is a 400, unless it is ignored.
     :param refuses: names of query parameters that are answered with 400.
     :param bad_key_status: how a bad key is answered: 401 as documented, or 400 as once recorded.
     :param triggers: False: no trigger starts a run, and each is answered so.
@@ -66,10 +70,10 @@ class StandIn:
     """
 
     api_key: str = "standin-key"
-    page_size: int = 25
+    page_size: int | None = None
     port: int = 0
     order: Literal["newest", "oldest", "shuffled"] = "newest"
-    honours_cursor: bool = True
+    cursors: Cursors = "honoured"
     refuses: Collection[str] = ()
     bad_key_status: Literal[400, 401] = 401
     triggers: bool = True

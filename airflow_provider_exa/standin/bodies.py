@@ -74,6 +74,7 @@ class Api:
     filter: str  # of a monitor's fields, the one that the listing can be narrowed by
     run_fields: Callable[[Run, Past], Body]
     monitor_fields: Callable[[Monitor], Body]
+    page_size: int = 25  # where a request names no limit
 
     def run_status(self, status: str) -> str:
         return self.run_statuses.get(status, status)
@@ -119,6 +120,7 @@ WEBSETS = Api(
 )
 SEARCH = Api(
     base="",
+    page_size=50,
     max_limit=100,
     run_statuses={"created": "pending", "canceled": "cancelled"},
     monitor_statuses={"enabled": "active"},

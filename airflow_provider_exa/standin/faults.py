@@ -70,7 +70,7 @@ def _reset(handler: Handler, fault: Fault) -> None:
 
 def _page(handler: Handler, fault: Fault, **fields: Any) -> None:
     status, body = handler.answer()
-    handler.send(status, body | fields)
+    handler.send(status, body | fields if "data" in body else body)
 
 
 def _cut(handler: Handler, fault: Fault) -> None:

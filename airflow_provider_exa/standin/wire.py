@@ -21,6 +21,7 @@ from zlib import crc32
 
 from airflow_provider_exa.standin.bodies import SEARCH, WEBSETS, Api, Item, iso, search_id, webset
 from airflow_provider_exa.standin.faults import FAULTS
+from airflow_provider_exa.standin.paging import next_page, start_of_page
 
 if TYPE_CHECKING:
     from airflow_provider_exa.standin import StandIn
@@ -103,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         field, body = self.api.filter, self.api.monitor
         wanted = self.query.get(field)
         newest_first = list(self.standin.monitors.values())[::-1]
-        return self.page([it for it in newest_first if wanted in (None, body(it)[field])], body)
+        return self.page(newest_first, body, lambda it: wanted in (None, body(it)[field]))
 
     def get_monitor(self, monitor_id: str) -> Answer:
         monitor = self.standin.monitors.get(monitor_id)
@@ -137,10 +138,15 @@ class Handler(BaseHTTPRequestHandler):
         monitors = self.monitors_of(webset_id)
         if not monitors:
             return self.not_found("Webset not found")
-        source = self.query.get("sourceId")
-        runs = [run for run in self.searched(monitors) if source in (None, search_id(run))]
+        source, runs = self.query.get("sourceId"), self.searched(monitors)
         items = [Item(run, place) for run in runs for place in range(len(run.results or ()))]
-        return self.page(items, lambda item: item.body(webset_id), max_limit=100)
+        return self.page(
+            items,
+            lambda item: item.body(webset_id),
+            lambda item: source in (None, search_id(item.run)),
+            size=20,
+            max_limit=100,
+        )
 
     def monitors_of(self, webset_id: str) -> list[Monitor]:
         return [it for it in self.standin.monitors.values() if it.webset_id == webset_id]
@@ -151,19 +157,31 @@ class Handler(BaseHTTPRequestHandler):
         return _ORDERS[self.standin.order](sorted(runs, key=lambda run: run.created_at))
 
     def page(
-        self, items: list[Any], body: Callable[[Any], dict[str, Any]], max_limit: int | None = None
+        self,
+        items: list[Any],
+        body: Callable[[Any], dict[str, Any]],
+        keep: Callable[[Any], bool] = bool,
+        *,
+        size: int | None = None,
+        max_limit: int | None = None,
     ) -> Answer:
-        """Answer with what follows the object whose id is the cursor; where none is, with page one."""
+        """Answer with one page of those objects that are to be kept.
+
+        :param size: where the request names no limit; None: the API's.
+        :param max_limit: None: the API's.
+        """
         limit, most = self.query.get("limit"), max_limit or self.api.max_limit
         if limit not in (None, *map(str, range(1, most + 1))):
             return self.invalid(f"limit must be a number from 1 to {most}")
-        ids = [item.id for item in items]
-        cursor = self.query.get("cursor")
-        start = ids.index(cursor) + 1 if cursor in ids and self.standin.honours_cursor else 0
-        end = start + int(limit or self.standin.page_size)
-        more = end < len(ids)
-        data = [body(item) for item in items[start:end]]
-        return 200, {"data": data, "hasMore": more, "nextCursor": ids[end - 1] if more else None}
+        cursors = self.standin.cursors
+        try:
+            start = start_of_page(cursors, self.query.get("cursor"), [item.id for item in items])
+        except ValueError as error:
+            return self.invalid(str(error))
+        kept = [item for item in items[start:] if keep(item)]
+        shown = kept[: int(limit or self.standin.page_size or size or self.api.page_size)]
+        last_id = shown[-1].id if len(shown) < len(kept) else None
+        return 200, {"data": [body(item) for item in shown], **next_page(cursors, start, last_id)}
 
     def invalid(self, why: str) -> Answer:
         error = f"Invalid request | Validation error: {why}"

@@ -637,7 +637,7 @@ def test_assets_and_waits_share_the_polls_of_a_monitor(exa: StandIn, variables: 
 
 
 @pytest.mark.parametrize(
-    "server", [{"honours_cursor": False}, {"refuses": {"cursor"}}], ids=["ignores cursors", "refuses cursors"]
+    "server", [{"cursors": "ignored"}, {"refuses": {"cursor"}}], ids=["ignores cursors", "refuses cursors"]
 )
 def test_a_server_that_lists_one_page_only_still_starts_dags(
     exa: StandIn, variables: Variables, caplog: pytest.LogCaptureFixture, server: dict[str, Any]

@@ -209,11 +209,11 @@ def test_a_page_size_is_sent_with_every_page_and_only_when_given(
 
 
 @pytest.mark.parametrize(
-    "server", [{"honours_cursor": False}, {"faults": [Fault(kind="repeat", times=None)]}], ids=str
+    "server", [{"cursors": "ignored"}, {"faults": [Fault(kind="repeat", times=None)]}], ids=str
 )
 def test_a_cursor_that_repeats_is_an_error(exa: StandIn, ten: list[str], server: dict[str, Any]) -> None:
     """A server that ignores the cursor is noticed at its second page, not followed for ever."""
-    exa.honours_cursor = server.get("honours_cursor", True)
+    exa.cursors = server.get("cursors", "honoured")
     for fault in server.get("faults", ()):
         exa.fail(fault)
     with pytest.raises(ExaPermanentError, match=r"came back to the cursor '\w+' after 2 pages"):

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_exa.standin import StandIn
-from tests.standin.asking import RUNS, SEARCH, SEARCH_RUNS, WEBSETS, Ask, add_runs, ids, walk
+from tests.standin.asking import PAGES, RUNS, SEARCH, SEARCH_RUNS, WEBSETS, Ask, add_runs, ids, walk
 
 
 @pytest.mark.parametrize("path", [RUNS, SEARCH_RUNS])
-@pytest.mark.parametrize(("limit", "pages"), [(None, 3), (25, 3), (1, 60), (60, 1), (59, 2), (100, 1)])
+@pytest.mark.parametrize(("limit", "pages"), [(25, 3), (1, 60), (60, 1), (59, 2), (100, 1)])
 def test_pages_hold_every_run_once_newest_first(
-    exa: StandIn, ask: Ask, path: str, limit: int | None, pages: int
+    exa: StandIn, ask: Ask, path: str, limit: int, pages: int
 ) -> None:
     """Following the cursor shows each run once, whatever the page size."""
     newest_first = add_runs(exa, 60)
@@ -46,13 +46,99 @@ def test_runs_come_in_the_order_asked_for(exa: StandIn, ask: Ask, order: Any, ar
         assert seen not in (newest_first, newest_first[::-1])
 
 
-def test_a_cursor_can_be_ignored(exa: StandIn, ask: Ask) -> None:
-    """Without honours_cursor, page one is answered for ever."""
-    add_runs(exa, 30)
-    exa.honours_cursor = False
-    first = ask().json()
-    assert first["hasMore"]
-    assert ask(params={"cursor": first["nextCursor"]}).json() == first
+@pytest.mark.parametrize(
+    ("path", "usual"),
+    [
+        (RUNS, 25),
+        (f"{WEBSETS}/monitors", 25),
+        (f"{WEBSETS}/websets/webset_a/items", 20),
+        (SEARCH_RUNS, 50),
+        (f"{SEARCH}/monitors", 50),
+    ],
+)
+def test_a_page_without_a_limit_is_as_long_as_exa_documents(
+    exa: StandIn, ask: Ask, path: str, usual: int
+) -> None:
+    """Each listing has its own length, unless the server is told another or the request names one."""
+    for number in range(60):
+        exa.add_monitor(f"mon_{number}")
+    exa.add_monitor("mon_a", webset_id="webset_a")
+    exa.add_run("mon_a", results=PAGES * 20)
+    add_runs(exa, 60)
+    lengths = [len(ids(ask(path)))]
+    exa.page_size = 7
+    lengths += [len(ids(ask(path))), len(ids(ask(path, params={"limit": 9})))]
+    assert lengths == [usual, 7, 9]
+
+
+def test_a_cursor_holds_while_what_it_stands_for_is_filtered_out(exa: StandIn, ask: Ask) -> None:
+    """A monitor that no longer fits the filter still marks its place."""
+    for number in range(4):
+        exa.add_monitor(f"mon_{number}")
+    query = {"limit": 2, "status": "active"}
+    cursor = ask(f"{SEARCH}/monitors", params=query).json()["nextCursor"]
+    exa.add_monitor(cursor, status="paused")
+    assert ids(ask(f"{SEARCH}/monitors", params=query | {"cursor": cursor})) == ["mon_1", "mon_0"]
+
+
+def follow(ask: Ask, path: str, pages: int) -> list[tuple[list[str], bool, str | None] | str]:
+    """Follow a listing for so many pages of two, and return what each shows, or why it is refused."""
+    told: list[tuple[list[str], bool, str | None] | str] = []
+    params: dict[str, Any] = {"limit": 2}
+    for _ in range(pages):
+        response = ask(path, params=params)
+        if response.status_code == 400:
+            return [*told, response.json()["error"].rpartition(": ")[2]]
+        body = response.json()
+        told.append((ids(response), body["hasMore"], body["nextCursor"]))
+        params["cursor"] = body["nextCursor"]
+    return told
+
+
+ONE, TWO, THREE = ["run_0", "run_1"], ["run_2", "run_3"], ["run_4"]
+
+
+@pytest.mark.parametrize("path", [RUNS, SEARCH_RUNS])
+@pytest.mark.parametrize(
+    ("cursors", "told"),
+    [
+        ("honoured", [(ONE, True, "run_1"), (TWO, True, "run_3"), (THREE, False, None)]),
+        ("ignored", [(ONE, True, "run_1")] * 3),
+        ("missing", [(ONE, True, None)] * 3),
+        ("looping", [(ONE, True, "run_1"), (TWO, True, "loop")] * 2),
+        ("expires", [(ONE, True, "run_1"), (TWO, True, "expired_run_3"), "cursor has expired"]),
+    ],
+)
+def test_cursors_can_be_followed_as_far_as_told(
+    exa: StandIn, ask: Ask, path: str, cursors: Any, told: list[Any]
+) -> None:
+    """To the end, not at all, in a circle, or to page two; the rule can be changed while the server runs."""
+    add_runs(exa, 5)
+    exa.cursors = cursors
+    assert follow(ask, path, len(told)) == told
+    exa.cursors = "honoured"
+    assert walk(ask, path, limit=2) == ONE + TWO + THREE
+
+
+@pytest.mark.parametrize("cursors", ["honoured", "ignored", "missing", "looping", "expires"])
+def test_a_listing_of_one_page_needs_no_cursor(exa: StandIn, ask: Ask, cursors: Any) -> None:
+    """Whatever happens to cursors, a page that holds all says so."""
+    exa.cursors = cursors
+    newest_first = add_runs(exa, 2)
+    assert follow(ask, RUNS, 1) == [(newest_first, False, None)]
+
+
+@pytest.mark.parametrize("path", [RUNS, SEARCH_RUNS, f"{WEBSETS}/monitors", f"{SEARCH}/monitors/mon_b/runs"])
+@pytest.mark.parametrize("cursor", ["run_none", "run_b", ""])
+def test_an_unknown_cursor_is_refused(exa: StandIn, ask: Ask, path: str, cursor: str) -> None:
+    """A cursor that this listing never gave is a 400, even if it is an object of another."""
+    add_runs(exa, 5)
+    exa.add_run("mon_c", run_id="run_b")
+    response = ask(path, params={"cursor": cursor})
+    assert response.status_code == 400
+    assert "cursor is unknown" in response.json()["error"]
+    exa.cursors = "ignored"
+    assert ids(ask(path, params={"cursor": cursor})) == ids(ask(path))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +168,7 @@ def test_a_refused_parameter_is_named(exa: StandIn, ask: Ask) -> None:
     assert refusal.status_code == 400
     assert refusal.json().keys() == {"requestId", "error", "tag"}
     assert "limit" in refusal.json()["error"]
-    assert ids(ask(params={"cursor": "any"})) == []
+    assert ids(ask(params={"other": "any"})) == []
 
 
 def test_monitors_list_by_page_and_by_webset(exa: StandIn, ask: Ask) -> None:

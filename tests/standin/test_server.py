@@ -24,12 +24,12 @@ exa_standin = plugin.exa_standin
 def test_requests_are_recorded(exa: StandIn, ask: Ask) -> None:
     """What was asked can be read: method, path, query, headers, time and the answer's status."""
     began = time.monotonic()
-    ask(f"{RUNS}?limit=5&cursor=", headers={"X-Shout": "Hey"})
+    ask(f"{RUNS}?limit=5&other=", headers={"X-Shout": "Hey"})
     exa.fail(Fault(kind="reset"))
     with pytest.raises(requests.ConnectionError):
         ask("/a%2Fb", "POST")
     one, two = exa.requests
-    assert (one.method, one.path, one.query, one.status) == ("GET", RUNS, {"limit": "5", "cursor": ""}, 200)
+    assert (one.method, one.path, one.query, one.status) == ("GET", RUNS, {"limit": "5", "other": ""}, 200)
     assert (one.headers["x-shout"], one.headers["x-api-key"]) == ("Hey", "standin-key")
     assert (two.method, two.path, two.query, two.status) == ("POST", "/a%2Fb", {}, None)
     assert began <= one.at <= two.at <= time.monotonic()
