@@ -131,16 +131,21 @@ class StandIn:
         monitor_id: str | None = None,
         *,
         status: str = "enabled",
+        api: Literal["websets", "search"] | None = None,
         webset_id: str | None = None,
         webset_status: str | None = None,
     ) -> str:
         """Add a monitor, or change the one with this id, and return its id.
 
+        :param status: a ``paused`` or ``disabled`` monitor makes no runs by itself.
+        :param api: the API it belongs to; None: what it was, at first both, which Exa has not but is handy.
         :param webset_status: what its webset is from now on; None: what it was, at first idle.
         """
         with self.lock:
+            self.catch_up()
             monitor = self._monitor_of(monitor_id or new_id("monitor"))
             monitor.status = status
+            monitor.api = api or monitor.api
             monitor.webset_id = webset_id or monitor.webset_id
             if webset_status:
                 self.set_webset_status(monitor.id, webset_status)
@@ -179,8 +184,10 @@ class StandIn:
         found = None if results is None else [dict(result) for result in results]
         run = Run(run_id or new_id("run"), monitor_id, type, created_at, failed_reason, history, found)
         with self.lock:
-            self.runs[run.id] = run
+            if other := self.runs.get(run.id):
+                raise ValueError(f"The id {run.id!r} is taken by a run of monitor {other.monitor_id!r}.")
             insort(self._monitor_of(monitor_id).runs, run, key=lambda run: run.created_at)
+            self.runs[run.id] = run
         return run.id
 
     def every(
@@ -194,11 +201,15 @@ class StandIn:
     ) -> None:
         """Let a monitor make a run now, and another each time so many seconds have passed.
 
+        While the monitor is paused or disabled, it makes none. If it belongs to search, a run that is
+        unfinished when the next one starts is cancelled.
+
         :param states: as for :meth:`add_run`, and so are ``failed_reason`` and ``results``.
         """
         if seconds <= 0:
             raise ValueError(f"A monitor cannot make a run every {seconds} seconds.")
         with self.lock:
+            self.catch_up()
             monitor = self._monitor_of(monitor_id)
             monitor.next_run_at, monitor.period = datetime.now(UTC), timedelta(seconds=seconds)
             found = None if results is None else list(results)
@@ -214,11 +225,10 @@ class StandIn:
             monitor = self._monitor_of(monitor_id)
             if not self.triggers or monitor.status == "disabled":
                 return None
-            open_ = [r for r in monitor.runs if SEARCH.run_status(r.past()[-1][1]) not in SEARCH.ended_at]
-            if open_ and self.on_busy == "refuse":
+            now = datetime.now(UTC)
+            if self.on_busy == "refuse" and _unfinished(monitor, now):
                 return None
-            for run in open_:
-                self.move(run.id, "canceled")
+            _cancel_unfinished(monitor, now)
             options: dict[str, Any] = {"states": self.on_trigger, **self.trigger_options}
             run_id = self.add_run(monitor_id, **options)
             if self.trigger_delay:
@@ -228,8 +238,7 @@ class StandIn:
     def move(self, run_id: str, status: str) -> None:
         """Put a run into a status now; what was to come for it is forgotten."""
         with self.lock:
-            run, now = self.runs[run_id], datetime.now(UTC)
-            run.history = [*(past for past in run.history if past[0] <= now), (now, status)]
+            self.runs[run_id].move(status, datetime.now(UTC))
 
     def fail(self, fault: Fault) -> None:
         """Let the next requests go wrong; where several faults fit a request, it meets the first given."""
@@ -263,5 +272,22 @@ class StandIn:
         now = datetime.now(UTC)
         for monitor in self.monitors.values():
             while monitor.next_run_at and monitor.next_run_at <= now:
-                self.add_run(monitor.id, created_at=monitor.next_run_at, **monitor.run_options)
+                if monitor.is_on():
+                    self._run_by_schedule(monitor, monitor.next_run_at)
                 monitor.next_run_at += monitor.period
+
+    def _run_by_schedule(self, monitor: Monitor, at: datetime) -> None:
+        if monitor.api == SEARCH.name:
+            _cancel_unfinished(monitor, at)
+        self.add_run(monitor.id, created_at=at, **monitor.run_options)
+
+
+def _unfinished(monitor: Monitor, at: datetime) -> list[Run]:
+    """Return the runs that a monitor had created by a moment, and not finished."""
+    created = (run for run in monitor.runs if run.created_at <= at)
+    return [run for run in created if SEARCH.run_status(run.past(at)[-1][1]) not in SEARCH.ended_at]
+
+
+def _cancel_unfinished(monitor: Monitor, at: datetime) -> None:
+    for run in _unfinished(monitor, at):
+        run.move("canceled", at)

@@ -75,12 +75,16 @@ class Api:
     run_fields: Callable[[Run, Past], Body]
     monitor_fields: Callable[[Monitor], Body]
     page_size: int = 25  # where a request names no limit
+    name: str | None = None  # for monitors that belong to one API
 
     def run_status(self, status: str) -> str:
         return self.run_statuses.get(status, status)
 
     def monitor_status(self, monitor: Monitor) -> str:
         return self.monitor_statuses.get(monitor.status, monitor.status)
+
+    def has(self, monitor: Monitor) -> bool:
+        return monitor.api in (None, self.name)
 
     def run(self, run: Run) -> Body:
         past = run.past()
@@ -100,7 +104,7 @@ class Api:
         return {
             "id": monitor.id,
             "status": self.monitor_status(monitor),
-            "nextRunAt": iso(monitor.next_run_at) if monitor.next_run_at else None,
+            "nextRunAt": iso(monitor.next_run_at) if monitor.next_run_at and monitor.is_on() else None,
             "createdAt": iso(monitor.created_at),
             "updatedAt": iso(monitor.created_at),
             **self.monitor_fields(monitor),
@@ -108,6 +112,7 @@ class Api:
 
 
 WEBSETS = Api(
+    name="websets",
     base="/websets/v0",
     max_limit=200,
     run_statuses={"pending": "created", "cancelled": "canceled"},
@@ -119,6 +124,7 @@ WEBSETS = Api(
     monitor_fields=_websets_monitor,
 )
 SEARCH = Api(
+    name="search",
     base="",
     page_size=50,
     max_limit=100,

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 
 def new_id(prefix: str) -> str:
@@ -24,10 +24,14 @@ class Run:
     results: list[dict[str, Any]] | None
     hidden_until: datetime | None = None
 
-    def past(self) -> list[tuple[datetime, str]]:
-        """What it has been since when; the last is what it is."""
-        now = datetime.now(UTC)
-        return [(self.created_at, "created"), *(past for past in self.history if past[0] <= now)]
+    def past(self, at: datetime | None = None) -> list[tuple[datetime, str]]:
+        """Return its statuses until a moment, each with its own; None: until now."""
+        at = at or datetime.now(UTC)
+        return [(self.created_at, "created"), *(past for past in self.history if past[0] <= at)]
+
+    def move(self, status: str, at: datetime) -> None:
+        """Put it into a status; later statuses are forgotten."""
+        self.history = [*(past for past in self.history if past[0] <= at), (at, status)]
 
     def is_listed(self) -> bool:
         return self.hidden_until is None or self.hidden_until <= datetime.now(UTC)
@@ -40,6 +44,7 @@ class Run:
 @dataclass
 class Monitor:
     id: str
+    api: Literal["websets", "search"] | None = None  # both
     status: str = "enabled"
     webset_id: str = field(default_factory=partial(new_id, "webset"))
     created_at: datetime = field(default_factory=partial(datetime.now, UTC))
@@ -50,3 +55,7 @@ class Monitor:
 
     def listed(self) -> list[Run]:
         return [run for run in self.runs if run.is_listed()]
+
+    def is_on(self) -> bool:
+        """Say whether it makes runs by itself."""
+        return self.status not in ("paused", "disabled")
