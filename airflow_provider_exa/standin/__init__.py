@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from bisect import insort
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any, Literal, Self
 from airflow_provider_exa.standin import wire
 from airflow_provider_exa.standin.bodies import SEARCH
 from airflow_provider_exa.standin.faults import Fault
+from airflow_provider_exa.standin.last_run import LastRuns
 from airflow_provider_exa.standin.objects import Monitor, Run, new_id
 from airflow_provider_exa.standin.paging import Cursors
 
@@ -67,6 +69,13 @@ class StandIn:
     :param on_trigger: what a triggered run is when, as ``states`` of :meth:`add_run`.
     :param trigger_delay: the seconds from a trigger until its run can be seen.
     :param trigger_options: further arguments of :meth:`add_run` for triggered runs.
+    :param rate_limit: how many requests it serves in any second; more are answered 429. None: all.
+    :param rate_limit_retry_after: the ``Retry-After`` header of such a 429; None: it has none.
+    :param last_run: what a Websets monitor's ``lastRun`` is: ``true``, ``null``, ``missing`` (no such key),
+        ``stuck`` (as it was when first shown), ``other`` (another monitor's) or ``flapping`` (every second
+        time the run before).
+    :param last_run_lag: by how many seconds ``lastRun`` is behind.
+    :param keep_requests: how many of the latest requests :attr:`requests` holds, at least.
     """
 
     api_key: str = "standin-key"
@@ -81,8 +90,13 @@ class StandIn:
     on_trigger: Sequence[tuple[float, str]] = ((0, "created"), (1, "running"), (2, "completed"))
     trigger_delay: float = 0
     trigger_options: Mapping[str, Any] = field(default_factory=dict)
+    rate_limit: int | None = None
+    rate_limit_retry_after: str | None = None
+    last_run: LastRuns = "true"
+    last_run_lag: float = 0
+    keep_requests: int = 10_000
     requests: list[RecordedRequest] = field(default_factory=list, init=False, repr=False)
-    """What was asked so far."""
+    """The latest requests, oldest first."""
 
     def __post_init__(self) -> None:
         self.lock = threading.RLock()
@@ -90,6 +104,7 @@ class StandIn:
         self.runs: dict[str, Run] = {}
         self.websets: dict[str, str] = {}  # statuses
         self._faults: list[Fault] = []
+        self._served: deque[float] = deque()  # when, within the last second
         self._server = wire.Server(("127.0.0.1", self.port), partial(wire.Handler, self))
         self.port = self._server.socket.getsockname()[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -117,7 +132,7 @@ class StandIn:
     @property
     def connections(self) -> int:
         """How many TCP connections were accepted so far."""
-        return len(self._server.serving)
+        return self._server.accepted
 
     def connection(self, **extra: Any) -> str:
         """Return an Airflow connection to this server as JSON, for ``AIRFLOW_CONN_EXA_DEFAULT``.
@@ -252,7 +267,23 @@ class StandIn:
 
     def record(self, *answered: Any) -> None:
         """Note a request; the arguments are those of :class:`RecordedRequest`."""
-        self.requests.append(RecordedRequest(*answered))
+        with self.lock:
+            self.requests.append(RecordedRequest(*answered))
+            if len(self.requests) > 2 * self.keep_requests:  # all at once: each time would be slow
+                del self.requests[: len(self.requests) - self.keep_requests]
+
+    def over_rate_limit(self) -> Fault | None:
+        """Return the fault that a request meets that comes too soon, or else count it as served."""
+        if self.rate_limit is None:
+            return None
+        with self.lock:
+            now = time.monotonic()
+            while self._served and now - self._served[0] >= 1:
+                self._served.popleft()
+            if len(self._served) >= self.rate_limit:
+                return Fault(status=429, retry_after=self.rate_limit_retry_after)
+            self._served.append(now)
+        return None
 
     def next_fault(self, path: str) -> Fault | None:
         """The fault that a request with this path and query meets, if any."""

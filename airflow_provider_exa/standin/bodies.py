@@ -39,13 +39,11 @@ def _search_run(run: Run, past: Past) -> Body:
 
 
 def _websets_monitor(monitor: Monitor) -> Body:
-    runs = monitor.listed()
     return {
         "object": "monitor",
         "websetId": monitor.webset_id,
         "cadence": {"cron": "0 9 * * *", "timezone": "Etc/UTC"},
         "behavior": {"type": "search", "config": {"count": 10, "behavior": "append"}},
-        "lastRun": WEBSETS.run(runs[-1]) if runs else None,
         "metadata": {},
     }
 
@@ -86,8 +84,9 @@ class Api:
     def has(self, monitor: Monitor) -> bool:
         return monitor.api in (None, self.name)
 
-    def run(self, run: Run) -> Body:
-        past = run.past()
+    def run(self, run: Run, at: datetime | None = None) -> Body:
+        """Return what it says of a run; None: now."""
+        past = run.past(at)
         since, status = past[-1][0], self.run_status(past[-1][1])
         return {
             "id": run.id,
@@ -138,9 +137,9 @@ SEARCH = Api(
 )
 
 
-def webset(webset_id: str, status: str, monitors: list[Monitor], runs: Iterable[Run]) -> Body:
-    """A webset with these monitors, and a search for each of these runs."""
-    created_at = iso(min(monitor.created_at for monitor in monitors))
+def webset(webset_id: str, status: str, monitors: list[Body], runs: Iterable[Run]) -> Body:
+    """Return a webset with these monitors, and a search for each of these runs."""
+    created_at = min(monitor["createdAt"] for monitor in monitors)
     return {
         "id": webset_id,
         "object": "webset",
@@ -150,7 +149,7 @@ def webset(webset_id: str, status: str, monitors: list[Monitor], runs: Iterable[
         "searches": [_webset_search(webset_id, run) for run in runs],
         "imports": [],
         "enrichments": [],
-        "monitors": [WEBSETS.monitor(monitor) for monitor in monitors],
+        "monitors": monitors,
         "excludes": [],
         "metadata": {},
         "dashboardUrl": f"https://websets.exa.ai/websets/{webset_id}",

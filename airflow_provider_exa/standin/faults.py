@@ -22,12 +22,15 @@ class Fault:
     :param kind: ``status`` (answers ``status``), ``hang`` (never answers), ``reset`` (TCP RST), ``cut`` (does
         what was asked, then ends amid the body), ``html`` (200 with a proxy's page), ``repeat``
         (``nextCursor`` is always the same), ``empty_more`` (no data, yet more), ``no_cursor`` (more, yet no
-        cursor), ``redirect`` (302 to ``location``), ``huge`` (more than 16 MiB of JSON) or ``drip`` (a byte
-        every 0.2 seconds).
+        cursor), ``bad_item`` (one object lacks a key), ``redirect`` (302 to ``location``), ``huge`` (more
+        than 16 MiB of JSON) or ``drip`` (a byte every 0.2 seconds).
     :param status: the HTTP status of kind ``status``.
     :param retry_after: the header of kind ``status``: seconds, or an HTTP date.
     :param body: the body of kind ``status``; None: an error in Exa's shape.
     :param location: the header of kind ``redirect``.
+    :param item: the object that kind ``bad_item`` meets, by its place in a page or by its id; a request for a
+        single object is a page of one.
+    :param lacks: the key that this object lacks.
     :param times: how many requests it meets; None: all, until :meth:`StandIn.heal`.
     :param path: it meets only requests whose path and query contain this; None: any.
     """
@@ -37,6 +40,8 @@ class Fault:
     retry_after: str | None = None
     body: bytes | None = None
     location: str = "/"
+    item: int | str = 0
+    lacks: str = "createdAt"
     times: int | None = 1
     path: str | None = None
 
@@ -73,6 +78,14 @@ def _page(handler: Handler, fault: Fault, **fields: Any) -> None:
     handler.send(status, body | fields if "data" in body else body)
 
 
+def _bad_item(handler: Handler, fault: Fault) -> None:
+    status, body = handler.answer()
+    for place, item in enumerate(body.get("data", [body])):
+        if fault.item in (place, item.get("id")):
+            item.pop(fault.lacks, None)
+    handler.send(status, body)
+
+
 def _cut(handler: Handler, fault: Fault) -> None:
     handler.answer()  # what was asked for is done, though the client cannot know
     handler.head(200, {"Content-Length": "1000", "Connection": "close"})
@@ -104,6 +117,7 @@ FAULTS: dict[str, Callable[[Handler, Fault], None]] = {
     "repeat": partial(_page, hasMore=True, nextCursor="again"),
     "empty_more": partial(_page, data=[], hasMore=True, nextCursor="more"),
     "no_cursor": partial(_page, hasMore=True, nextCursor=None),
+    "bad_item": _bad_item,
     "redirect": lambda handler, fault: handler.send(302, b"", {"Location": fault.location}),
     "huge": _huge,
     "drip": _drip,

@@ -52,6 +52,8 @@ class Monitor:
     next_run_at: datetime | None = None
     period: timedelta = timedelta.max
     run_options: dict[str, Any] = field(default_factory=dict)
+    stuck_at: dict[str, Any] | None = None  # of the untruths about its last run
+    flapped: bool = False
 
     def listed(self) -> list[Run]:
         return [run for run in self.runs if run.is_listed()]

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 from zlib import crc32
 
-from airflow_provider_exa.standin.bodies import SEARCH, WEBSETS, Api, Item, iso, search_id, webset
+from airflow_provider_exa.standin.bodies import SEARCH, WEBSETS, Api, Body, Item, iso, search_id, webset
 from airflow_provider_exa.standin.faults import FAULTS
+from airflow_provider_exa.standin.last_run import last_run
 from airflow_provider_exa.standin.paging import next_page, start_of_page
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
         self.bare_path, _, query = self.path.partition("?")
         self.query = dict(parse_qsl(query, keep_blank_values=True))
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if fault := self.standin.next_fault(self.path):
+        if fault := self.standin.over_rate_limit() or self.standin.next_fault(self.path):
             FAULTS[fault.kind](self, fault)
         else:
             self.send(*self.answer())
@@ -109,14 +110,22 @@ class Handler(BaseHTTPRequestHandler):
         monitor = self.standin.monitors.get(monitor_id)
         return monitor if monitor and self.api.has(monitor) else None
 
+    def monitor_body(self, monitor: Monitor) -> Body:
+        extra = last_run(self.standin, monitor) if self.api is WEBSETS else {}
+        return self.api.monitor(monitor) | extra
+
     def list_monitors(self) -> Answer:
-        field, body = self.api.filter, self.api.monitor
+        field = self.api.filter
         wanted = self.query.get(field)
-        return self.page(self.monitors()[::-1], body, lambda it: wanted in (None, body(it)[field]))
+        return self.page(
+            self.monitors()[::-1],
+            self.monitor_body,
+            lambda monitor: wanted in (None, self.api.monitor(monitor)[field]),
+        )
 
     def get_monitor(self, monitor_id: str) -> Answer:
         monitor = self.monitor(monitor_id)
-        return (200, self.api.monitor(monitor)) if monitor else self.not_found("Monitor not found")
+        return (200, self.monitor_body(monitor)) if monitor else self.not_found("Monitor not found")
 
     def list_runs(self, monitor_id: str) -> Answer:
         monitor = self.monitor(monitor_id)
@@ -140,7 +149,8 @@ class Handler(BaseHTTPRequestHandler):
         if not monitors:
             return self.not_found("Webset not found")
         status = self.standin.websets.get(webset_id, "idle")
-        return 200, webset(webset_id, status, monitors, self.searched(monitors))
+        bodies = [self.monitor_body(monitor) for monitor in monitors]
+        return 200, webset(webset_id, status, bodies, self.searched(monitors))
 
     def list_items(self, webset_id: str) -> Answer:
         monitors = self.monitors_of(webset_id)
@@ -228,29 +238,46 @@ _ROUTES: list[tuple[str, str, Api, Callable[..., Answer]]] = [
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Knows its connections, so that closing ends them too; unlike HTTPServer it asks no name server."""
+    """A server that can end its open connections; unlike HTTPServer it asks no name server."""
 
     allow_reuse_address = True
     request_queue_size = 1024
 
     def __init__(self, address: tuple[str, int], handler: Callable[..., Handler]) -> None:
-        self.serving: list[tuple[threading.Thread, socket.socket]] = []
+        self.accepted = 0
+        self._open: dict[threading.Thread, socket.socket] = {}
+        self._lock = threading.Lock()
         super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own."""
         args = (request, client_address)
         thread = threading.Thread(target=self.process_request_thread, args=args, daemon=True)
-        self.serving.append((thread, request))
+        with self._lock:
+            self.accepted += 1
+            self._open[thread] = request
         thread.start()
 
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection until it ends, then forget it."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._lock:
+                del self._open[threading.current_thread()]
+
     def server_close(self) -> None:
+        """Close the socket that listens, then every connection."""
         super().server_close()
-        for _, connection in self.serving:
+        with self._lock:
+            serving = dict(self._open)
+        for connection in serving.values():
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        for thread, _ in self.serving:
+        for thread in serving:
             thread.join()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):  # a client that went away is no news
+        """Report what broke, unless a client went away."""
+        if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)

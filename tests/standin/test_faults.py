@@ -106,6 +106,60 @@ def test_a_fault_spoils_the_paging(exa: StandIn, ask: Ask, kind: str, changed: d
     assert ask(params={"cursor": changed["nextCursor"]}).json() == expected
 
 
+@pytest.mark.parametrize("path", [RUNS, SEARCH_RUNS])
+@pytest.mark.parametrize("kind", ["repeat", "empty_more"])
+def test_a_cursor_of_a_fault_leads_to_page_one(exa: StandIn, ask: Ask, path: str, kind: str) -> None:
+    """Once the fault is over, a client that follows it sees every run."""
+    add_runs(exa, 5)
+    exa.fail(Fault(kind=kind))
+    cursor = ask(path).json()["nextCursor"]
+    assert ask(path, params={"cursor": cursor}).json() == ask(path).json()
+
+
+def test_a_fault_may_spoil_one_page(exa: StandIn, ask: Ask) -> None:
+    """A path with a cursor is a page, and the pages before and after it are as they were."""
+    add_runs(exa, 6)
+    exa.fail(Fault(kind="empty_more", path="cursor=run_1", times=None))
+    pages = [ask(params={"limit": 2, "cursor": cursor}).json() for cursor in (None, "run_1", "run_3")]
+    assert [[run["id"] for run in page["data"]] for page in pages] == [
+        ["run_0", "run_1"],
+        [],
+        ["run_4", "run_5"],
+    ]
+
+
+@pytest.mark.parametrize("kind", ["repeat", "empty_more", "no_cursor", "bad_item"])
+def test_a_fault_of_a_listing_leaves_an_error_as_it_is(exa: StandIn, ask: Ask, kind: str) -> None:
+    """A request without a key is answered so, and nothing is added to it."""
+    exa.fail(Fault(kind=kind))
+    response = ask(headers={"x-api-key": "wrong"})
+    assert (response.status_code, response.json().keys()) == (401, {"requestId", "error", "tag"})
+
+
+@pytest.mark.parametrize("lacks", ["createdAt", "status", "id"])
+@pytest.mark.parametrize(("item", "met"), [(0, 0), (2, 2), ("run_1", 1), (7, None), ("run_none", None)])
+def test_a_fault_takes_a_key_from_one_item(
+    exa: StandIn, ask: Ask, lacks: str, item: int | str, met: int | None
+) -> None:
+    """The item is named by its place or its id, in either API, and the rest of the page is whole."""
+    add_runs(exa, 3)
+    for path in (RUNS, SEARCH_RUNS):
+        whole = ask(path).json()
+        exa.fail(Fault(kind="bad_item", item=item, lacks=lacks))
+        spoilt = ask(path).json()
+        if met is not None:
+            del whole["data"][met][lacks]
+        assert spoilt == whole
+
+
+def test_a_fault_takes_a_key_from_a_single_object(exa: StandIn, ask: Ask) -> None:
+    """A run that is named by its id lacks the key wherever it is shown, and other runs lack none."""
+    add_runs(exa, 2)
+    exa.fail(Fault(kind="bad_item", item="run_1", times=None))
+    assert ["createdAt" in ask(f"{RUNS}/{run}").json() for run in ("run_0", "run_1")] == [True, False]
+    assert ["createdAt" in run for run in ask().json()["data"]] == [True, False]
+
+
 def test_a_fault_answers_with_a_proxys_page(exa: StandIn, ask: Ask) -> None:
     """A proxy between Airflow and Exa may answer 200 with HTML."""
     exa.fail(Fault(kind="html"))

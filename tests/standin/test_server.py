@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 import requests
@@ -44,6 +45,66 @@ def test_connections_are_kept_alive_and_counted(exa: StandIn, ask: Ask, session:
     session.close()
     ask()
     assert exa.connections == 2
+
+
+@pytest.mark.parametrize("kind", ["status", "reset", "cut", None])
+def test_a_connection_that_ended_is_forgotten(exa: StandIn, kind: str | None) -> None:
+    """However it ended, its thread and its socket go; only the count stays."""
+    threads, sockets = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    if kind:
+        exa.fail(Fault(kind=kind, times=None))
+    for _ in range(20):
+        with suppress(requests.RequestException):
+            requests.get(exa.url, timeout=10, proxies={"http": ""})
+    until(lambda: threading.active_count() == threads)
+    until(lambda: len(os.listdir("/proc/self/fd")) == sockets)
+    assert exa.connections == 20
+    assert not exa._server._open
+
+
+def test_only_the_latest_requests_are_kept(exa: StandIn, ask: Ask) -> None:
+    """A server that is asked for days holds so many of its requests, and at most twice as many."""
+    exa.keep_requests = 5
+    kept = []
+    for number in range(25):
+        ask(f"/{number}")
+        kept.append(len(exa.requests))
+        latest = [int(each.path[1:]) for each in exa.requests]
+        assert latest == list(range(number + 1))[-len(latest) :]
+    assert (min(kept[5:]), max(kept)) == (5, 10)
+    exa.keep_requests = 0
+    ask()
+    assert exa.requests == []
+
+
+@pytest.mark.parametrize("retry_after", [None, "3"])
+def test_a_rate_limit_refuses_what_comes_too_soon(exa: StandIn, ask: Ask, retry_after: str | None) -> None:
+    """No second serves more, a refused request does not count, and all is served without a limit."""
+    exa.add_monitor("mon_a")
+    exa.rate_limit, exa.rate_limit_retry_after = 3, retry_after
+    answers = [ask() for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200] * 3 + [429] * 2
+    assert [answer.headers.get("Retry-After") for answer in answers[3:]] == [retry_after] * 2
+    assert answers[3].json().keys() == {"requestId", "error", "tag"}
+
+    def seven() -> list[float]:
+        ask()
+        served = [each.at for each in exa.requests if each.status == 200]
+        return served if len(served) >= 7 else []
+
+    served = until(seven)
+    assert all(later - earlier >= 0.99 for earlier, later in zip(served, served[3:], strict=False))
+    exa.rate_limit = None
+    assert {ask().status_code for _ in range(10)} == {200}
+
+
+def test_a_refused_request_meets_no_fault(exa: StandIn, ask: Ask) -> None:
+    """A fault waits for the next request that the rate limit lets pass."""
+    exa.rate_limit = 0
+    exa.fail(Fault(status=503))
+    assert ask().status_code == 429
+    exa.rate_limit = 1
+    assert ask().status_code == 503
 
 
 def test_many_clients_are_answered_at_once(exa: StandIn) -> None:
