@@ -1,4 +1,4 @@
-"""A local stand-in for Exa's two monitor APIs, which answers what a test or a demo told it to."""
+"""A local stand-in for Exa's two monitor APIs, scripted by a test or a demo."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from typing import Any, Literal, Self
 
 from airflow_provider_exa.standin import wire
 from airflow_provider_exa.standin.bodies import SEARCH
+from airflow_provider_exa.standin.choices import ApiName, Cursors, LastRuns, OnBusy, Order, check_choice
 from airflow_provider_exa.standin.faults import Fault
-from airflow_provider_exa.standin.last_run import LastRuns
 from airflow_provider_exa.standin.objects import Monitor, Run, new_id
-from airflow_provider_exa.standin.paging import Cursors
 
 __all__ = ["Fault", "RecordedRequest", "StandIn"]
 
@@ -29,12 +28,12 @@ States = Iterable[tuple[float, str]]
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """A request that the stand-in was sent.
+    """A request to the stand-in.
 
     :param path: without the query, quoted as it was sent.
     :param headers: by lower-case name.
-    :param at: when it came, in seconds of ``time.monotonic()``.
-    :param status: what was answered; None where a fault left it without an answer.
+    :param at: time of arrival, in seconds of ``time.monotonic()``.
+    :param status: HTTP status of the answer; None: a fault left the request without one.
     """
 
     method: str
@@ -49,44 +48,43 @@ class RecordedRequest:
 class StandIn:
     """A local server that answers as Exa does, from its creation to :meth:`close` or the end of ``with``.
 
-    Every monitor and run is there under both APIs, Websets (``/websets/v0/monitors``) and search
-    (``/monitors``), in the words of each; statuses may be given in either's. Whatever it was created with,
-    except the port, may be changed while it runs.
+    Monitors and their runs exist under both APIs, Websets (``/websets/v0/monitors``) and search
+    (``/monitors``), unless :meth:`add_monitor` names one. Each API answers in its own words; a test may use
+    either's. Every attribute but the port may be changed while the server runs.
 
-    :param api_key: the key it accepts.
-    :param page_size: how many objects a page holds where the request names no ``limit``; None: as many as
-        Exa documents (50 in search, 25 in Websets, 20 of a webset's items).
-    :param port: the port at 127.0.0.1; 0: a free one.
-    :param order: how runs are listed, and the searches and items that come from them.
+    :param api_key: the accepted key.
+    :param page_size: objects on a page if the request names no ``limit``; None: as many as Exa documents (50
+        in search, 25 in Websets, 20 of a webset's items).
+    :param port: port at 127.0.0.1; 0: a free one.
+    :param order: order of listed runs, and of the searches and items that come from them.
     :param cursors: ``honoured``; ``ignored`` (every page is page one, with the same ``nextCursor``);
-        ``missing`` (a page that is not the last has no ``nextCursor``); ``looping`` (page two leads back to
-        page one); or ``expires`` (400 from page three on). An unknown cursor is a 400, unless it is ignored.
+        ``missing`` (``hasMore`` without a ``nextCursor``); ``looping`` (page two leads back to page one); or
+        ``expires`` (400 from page three on). An unknown cursor is a 400, unless cursors are ignored.
     :param refuses: names of query parameters that are answered with 400.
-    :param bad_key_status: how a bad key is answered: 401 as documented, or 400 as once recorded.
-    :param triggers: False: no trigger starts a run, and each is answered so.
-    :param on_busy: what a trigger does about a run that is unfinished: ``cancel`` it and start another, or
-        ``refuse`` to start one.
-    :param on_trigger: what a triggered run is when, as ``states`` of :meth:`add_run`.
-    :param trigger_delay: the seconds from a trigger until its run can be seen.
+    :param bad_key_status: answer to a bad key: 401 as documented, or 400 as once recorded.
+    :param triggers: False: a trigger starts no run, and its answer says so.
+    :param on_busy: answer of a trigger to an unfinished run: ``cancel`` it and start another, or ``refuse``.
+    :param on_trigger: statuses of a triggered run, as ``states`` of :meth:`add_run`.
+    :param trigger_delay: seconds until a triggered run is visible.
     :param trigger_options: further arguments of :meth:`add_run` for triggered runs.
-    :param rate_limit: how many requests it serves in any second; more are answered 429. None: all.
-    :param rate_limit_retry_after: the ``Retry-After`` header of such a 429; None: it has none.
-    :param last_run: what a Websets monitor's ``lastRun`` is: ``true``, ``null``, ``missing`` (no such key),
-        ``stuck`` (as it was when first shown), ``other`` (another monitor's) or ``flapping`` (every second
-        time the run before).
-    :param last_run_lag: by how many seconds ``lastRun`` is behind.
-    :param keep_requests: how many of the latest requests :attr:`requests` holds, at least.
+    :param rate_limit: requests served in any second; further ones are answered 429. None: no limit.
+    :param rate_limit_retry_after: ``Retry-After`` header of such a 429; None: no header.
+    :param last_run: a Websets monitor's ``lastRun``: ``true``, ``null``, ``missing`` (no such key), ``stuck``
+        (for ever as first shown), ``other`` (another monitor's) or ``flapping`` (every second time the run
+        before).
+    :param last_run_lag: ``lastRun`` is behind by so many seconds.
+    :param keep_requests: the latest requests that :attr:`requests` holds, at least; at most twice as many.
     """
 
     api_key: str = "standin-key"
     page_size: int | None = None
     port: int = 0
-    order: Literal["newest", "oldest", "shuffled"] = "newest"
+    order: Order = "newest"
     cursors: Cursors = "honoured"
     refuses: Collection[str] = ()
     bad_key_status: Literal[400, 401] = 401
     triggers: bool = True
-    on_busy: Literal["cancel", "refuse"] = "cancel"
+    on_busy: OnBusy = "cancel"
     on_trigger: Sequence[tuple[float, str]] = ((0, "created"), (1, "running"), (2, "completed"))
     trigger_delay: float = 0
     trigger_options: Mapping[str, Any] = field(default_factory=dict)
@@ -104,11 +102,15 @@ class StandIn:
         self.runs: dict[str, Run] = {}
         self.websets: dict[str, str] = {}  # statuses
         self._faults: list[Fault] = []
-        self._served: deque[float] = deque()  # when, within the last second
-        self._server = wire.Server(("127.0.0.1", self.port), partial(wire.Handler, self))
+        self._served: deque[float] = deque()  # times of the requests in the last second
+        self._server = wire.serve(self.port, partial(wire.Handler, self))
         self.port = self._server.socket.getsockname()[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_choice(name, value)
+        super().__setattr__(name, value)
 
     def __enter__(self) -> Self:
         return self
@@ -117,27 +119,27 @@ class StandIn:
         self.close()
 
     def close(self) -> None:
-        """Stop, and end every connection, even one that hangs."""
+        """Stop the server, and end every connection, even one that hangs."""
         with suppress(OSError):
-            self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes its thread, which else takes a while
+            self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes its thread, which otherwise takes a while
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
     @property
     def url(self) -> str:
-        """The host of an Airflow connection, to which each API adds its base."""
+        """Host of an Airflow connection; each API adds its base."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def connections(self) -> int:
-        """How many TCP connections were accepted so far."""
+        """Number of TCP connections accepted so far."""
         return self._server.accepted
 
     def connection(self, **extra: Any) -> str:
         """Return an Airflow connection to this server as JSON, for ``AIRFLOW_CONN_EXA_DEFAULT``.
 
-        :param extra: the fields of the connection's extra.
+        :param extra: fields of the connection's extra.
         """
         return json.dumps({"conn_type": "exa", "host": self.url, "password": self.api_key, "extra": extra})
 
@@ -146,16 +148,20 @@ class StandIn:
         monitor_id: str | None = None,
         *,
         status: str = "enabled",
-        api: Literal["websets", "search"] | None = None,
+        api: ApiName | None = None,
         webset_id: str | None = None,
         webset_status: str | None = None,
     ) -> str:
         """Add a monitor, or change the one with this id, and return its id.
 
-        :param status: a ``paused`` or ``disabled`` monitor makes no runs by itself.
-        :param api: the API it belongs to; None: what it was, at first both, which Exa has not but is handy.
-        :param webset_status: what its webset is from now on; None: what it was, at first idle.
+        :param status: in either API's words; a ``paused`` or ``disabled`` monitor makes no runs by itself.
+        :param api: API that the monitor belongs to; None: unchanged, at first both. A monitor of Exa's has
+            one API; both are a convenience for tests.
+        :param webset_id: id of its webset; None: unchanged, at first a new one.
+        :param webset_status: status of its webset; None: unchanged, at first idle.
         """
+        if api is not None:
+            check_choice("api", api)
         with self.lock:
             self.catch_up()
             monitor = self._monitor_of(monitor_id or new_id("monitor"))
@@ -167,7 +173,7 @@ class StandIn:
         return monitor.id
 
     def set_webset_status(self, monitor_id: str, status: str) -> None:
-        """Say what a monitor's webset is from now on."""
+        """Set the status of a monitor's webset."""
         with self.lock:
             self.websets[self._monitor_of(monitor_id).webset_id] = status
 
@@ -183,15 +189,16 @@ class StandIn:
         type: Literal["search", "refresh"] = "search",
         results: Iterable[Mapping[str, Any]] | None = None,
     ) -> str:
-        """Add a run, and its monitor where there is none, and return the run's id.
+        """Add a run, and its monitor if it is new, and return the run's id.
 
-        :param status: what the run is from the start, where ``states`` does not say.
-        :param states: what the run is when: pairs of seconds after ``created_at`` and a status.
-        :param created_at: when it was created; None: now.
-        :param failed_reason: what the run says while it is failed.
-        :param results: what the run has found once it is completed: pages, each with ``url``, ``title`` and
-            what else Exa's search says of one. In Websets they are the items of a search that the webset then
-            has; None: it has no such search.
+        :param status: status from the start, unless ``states`` are given.
+        :param states: statuses over time: pairs of seconds after ``created_at`` and a status.
+        :param created_at: time of creation; None: now.
+        :param run_id: None: a new id.
+        :param failed_reason: reason shown while the run is failed.
+        :param results: pages that the completed run has found, each with ``url``, ``title`` and further keys
+            of Exa's search. In Websets they are the items of a search in the webset; None: no such search.
+        :raises ValueError: another run has this id.
         """
         moment = created_at.timestamp() if created_at else time.time()
         created_at = datetime.fromtimestamp(moment, UTC)  # pendulum's own would lose its zone when added to
@@ -214,15 +221,16 @@ class StandIn:
         failed_reason: str | None = None,
         results: Iterable[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Let a monitor make a run now, and another each time so many seconds have passed.
+        """Let a monitor make a run now, and another whenever so many seconds have passed.
 
-        While the monitor is paused or disabled, it makes none. If it belongs to search, a run that is
-        unfinished when the next one starts is cancelled.
+        A paused or disabled monitor makes none. A monitor that belongs to search cancels its unfinished run
+        when the next one starts.
 
-        :param states: as for :meth:`add_run`, and so are ``failed_reason`` and ``results``.
+        :param seconds: from one run's start to the next.
+        :param states: as for :meth:`add_run`, like ``failed_reason`` and ``results``.
         """
         if seconds <= 0:
-            raise ValueError(f"A monitor cannot make a run every {seconds} seconds.")
+            raise ValueError(f"Monitor {monitor_id!r} cannot make a run every {seconds} seconds.")
         with self.lock:
             self.catch_up()
             monitor = self._monitor_of(monitor_id)
@@ -231,9 +239,9 @@ class StandIn:
             monitor.run_options = {"states": list(states), "failed_reason": failed_reason, "results": found}
 
     def trigger(self, monitor_id: str) -> str | None:
-        """Do what a trigger of a monitor does, and return the new run's id; None: there is none.
+        """Trigger a monitor, and return the new run's id; None: no run was started.
 
-        A disabled monitor is not triggered.
+        A disabled monitor starts none.
         """
         with self.lock:
             self.catch_up()
@@ -241,9 +249,9 @@ class StandIn:
             if not self.triggers or monitor.status == "disabled":
                 return None
             now = datetime.now(UTC)
-            if self.on_busy == "refuse" and _unfinished(monitor, now):
+            if self.on_busy == "refuse" and monitor.unfinished(now):
                 return None
-            _cancel_unfinished(monitor, now)
+            monitor.cancel_unfinished(now)
             options: dict[str, Any] = {"states": self.on_trigger, **self.trigger_options}
             run_id = self.add_run(monitor_id, **options)
             if self.trigger_delay:
@@ -251,12 +259,12 @@ class StandIn:
         return run_id
 
     def move(self, run_id: str, status: str) -> None:
-        """Put a run into a status now; what was to come for it is forgotten."""
+        """Put a run into a status now, and forget its later ones."""
         with self.lock:
             self.runs[run_id].move(status, datetime.now(UTC))
 
     def fail(self, fault: Fault) -> None:
-        """Let the next requests go wrong; where several faults fit a request, it meets the first given."""
+        """Let the next requests go wrong; of several faults, a request meets the first that fits."""
         with self.lock:
             self._faults += [fault] * (1 if fault.times is None else fault.times)
 
@@ -273,7 +281,7 @@ class StandIn:
                 del self.requests[: len(self.requests) - self.keep_requests]
 
     def over_rate_limit(self) -> Fault | None:
-        """Return the fault that a request meets that comes too soon, or else count it as served."""
+        """Return a 429 if the rate limit is reached, otherwise count the request as served."""
         if self.rate_limit is None:
             return None
         with self.lock:
@@ -286,7 +294,7 @@ class StandIn:
         return None
 
     def next_fault(self, path: str) -> Fault | None:
-        """The fault that a request with this path and query meets, if any."""
+        """Return the fault for a request with this path and query, if any."""
         with self.lock:
             for fault in self._faults:
                 if (fault.path or "") in path:
@@ -299,7 +307,7 @@ class StandIn:
         return self.monitors.setdefault(monitor_id, Monitor(monitor_id))
 
     def catch_up(self) -> None:
-        """Add the runs that monitors have made by themselves since the last request."""
+        """Add the scheduled runs whose time has come."""
         now = datetime.now(UTC)
         for monitor in self.monitors.values():
             while monitor.next_run_at and monitor.next_run_at <= now:
@@ -309,16 +317,5 @@ class StandIn:
 
     def _run_by_schedule(self, monitor: Monitor, at: datetime) -> None:
         if monitor.api == SEARCH.name:
-            _cancel_unfinished(monitor, at)
+            monitor.cancel_unfinished(at)
         self.add_run(monitor.id, created_at=at, **monitor.run_options)
-
-
-def _unfinished(monitor: Monitor, at: datetime) -> list[Run]:
-    """Return the runs that a monitor had created by a moment, and not finished."""
-    created = (run for run in monitor.runs if run.created_at <= at)
-    return [run for run in created if SEARCH.run_status(run.past(at)[-1][1]) not in SEARCH.ended_at]
-
-
-def _cancel_unfinished(monitor: Monitor, at: datetime) -> None:
-    for run in _unfinished(monitor, at):
-        run.move("canceled", at)

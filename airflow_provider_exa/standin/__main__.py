@@ -15,7 +15,7 @@ FOUND = [{"url": f"https://example.com/{number}", "title": f"Page {number}"} for
 def main() -> None:
     """Serve until interrupted or terminated."""
     parser = argparse.ArgumentParser(prog="python -m airflow_provider_exa.standin", description=__doc__)
-    parser.add_argument("--port", type=int, default=8080, help="at 127.0.0.1; 0: a free one (%(default)s)")
+    parser.add_argument("--port", type=int, default=8765, help="at 127.0.0.1; 0: a free one (%(default)s)")
     parser.add_argument("--api-key", default="standin-key", help="the key it accepts (%(default)s)")
     parser.add_argument(
         "--every", type=float, default=30, metavar="SECONDS", help="from one run to the next (%(default)s)"
@@ -47,7 +47,9 @@ def main() -> None:
             threading.Event().wait()
     except KeyboardInterrupt:
         pass
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        parser.error(error.strerror or str(error))
+    except ValueError as error:
         parser.error(str(error))
 
 

@@ -1,4 +1,4 @@
-"""What Exa's two monitor APIs say of monitors and runs, and what the Websets API says was found."""
+"""Bodies of Exa's two monitor APIs: monitors, runs, websets and their items."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 Body = dict[str, Any]
 Past = list[tuple[datetime, str]]
 
-_QUERY = "What the stand-in was told"
+_QUERY = "News that the stand-in finds"
 
 
 def iso(moment: datetime) -> str:
+    """Write a time as Exa does."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -61,7 +62,7 @@ def _search_monitor(monitor: Monitor) -> Body:
 
 @dataclass(frozen=True, kw_only=True)
 class Api:
-    """How one API says what both can say."""
+    """The words of one API for monitors and runs."""
 
     base: str
     max_limit: int
@@ -69,7 +70,7 @@ class Api:
     monitor_statuses: Mapping[str, str]
     ended_at: Mapping[str, str]
     reason: str
-    filter: str  # of a monitor's fields, the one that the listing can be narrowed by
+    filter: str  # the field of a monitor that narrows the listing
     run_fields: Callable[[Run, Past], Body]
     monitor_fields: Callable[[Monitor], Body]
     page_size: int = 25  # where a request names no limit
@@ -85,7 +86,7 @@ class Api:
         return monitor.api in (None, self.name)
 
     def run(self, run: Run, at: datetime | None = None) -> Body:
-        """Return what it says of a run; None: now."""
+        """Return the body of a run at a moment; None: now."""
         past = run.past(at)
         since, status = past[-1][0], self.run_status(past[-1][1])
         return {
@@ -138,7 +139,7 @@ SEARCH = Api(
 
 
 def webset(webset_id: str, status: str, monitors: list[Body], runs: Iterable[Run]) -> Body:
-    """Return a webset with these monitors, and a search for each of these runs."""
+    """Return the body of a webset with these monitors, and a search for each of these runs."""
     created_at = min(monitor["createdAt"] for monitor in monitors)
     return {
         "id": webset_id,
@@ -159,6 +160,7 @@ def webset(webset_id: str, status: str, monitors: list[Body], runs: Iterable[Run
 
 
 def search_id(run: Run) -> str:
+    """Return the id of the search that a run made in its webset."""
     return f"wsearch_{run.id.removeprefix('run_')}"
 
 
@@ -190,7 +192,7 @@ def _webset_search(webset_id: str, run: Run) -> Body:
 
 @dataclass(frozen=True)
 class Item:
-    """What a run found, by its place in the run's results."""
+    """A result of a run as an item of the webset, by its place in the run's results."""
 
     run: Run
     place: int

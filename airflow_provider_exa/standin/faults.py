@@ -1,4 +1,4 @@
-"""What can go wrong with a request, by kind."""
+"""Faults of the stand-in, by kind."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What goes wrong with the next requests.
+    """A fault that the next requests meet.
 
     :param kind: ``status`` (answers ``status``), ``hang`` (never answers), ``reset`` (TCP RST), ``cut`` (does
         what was asked, then ends amid the body), ``html`` (200 with a proxy's page), ``repeat``
         (``nextCursor`` is always the same), ``empty_more`` (no data, yet more), ``no_cursor`` (more, yet no
         cursor), ``bad_item`` (one object lacks a key), ``redirect`` (302 to ``location``), ``huge`` (more
         than 16 MiB of JSON) or ``drip`` (a byte every 0.2 seconds).
-    :param status: the HTTP status of kind ``status``.
-    :param retry_after: the header of kind ``status``: seconds, or an HTTP date.
-    :param body: the body of kind ``status``; None: an error in Exa's shape.
-    :param location: the header of kind ``redirect``.
-    :param item: the object that kind ``bad_item`` meets, by its place in a page or by its id; a request for a
-        single object is a page of one.
-    :param lacks: the key that this object lacks.
-    :param times: how many requests it meets; None: all, until :meth:`StandIn.heal`.
-    :param path: it meets only requests whose path and query contain this; None: any.
+    :param status: HTTP status of kind ``status``.
+    :param retry_after: header of kind ``status``: seconds, or an HTTP date.
+    :param body: body of kind ``status``; None: an error in Exa's shape.
+    :param location: header of kind ``redirect``.
+    :param item: object that ``bad_item`` meets, by its place on a page (from 0) or by its id; a single object
+        is a page of one.
+    :param lacks: key that this object lacks.
+    :param times: number of requests that meet the fault; None: all, until :meth:`StandIn.heal`.
+    :param path: part of the path and query of the requests that meet it, such as ``cursor=`` for later pages;
+        None: any.
     """
 
     kind: str = "status"
@@ -69,7 +70,7 @@ def _reset(handler: Handler, fault: Fault) -> None:
     handler.record(None)
     handler.close_connection = True
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    handler.rfile.close()  # it holds the socket open, and what closes it later would say goodbye first
+    handler.rfile.close()  # it holds the socket open, and closing it later would end the connection politely
     handler.connection.close()
 
 
@@ -87,7 +88,7 @@ def _bad_item(handler: Handler, fault: Fault) -> None:
 
 
 def _cut(handler: Handler, fault: Fault) -> None:
-    handler.answer()  # what was asked for is done, though the client cannot know
+    handler.answer()  # a trigger starts its run, though the client cannot know
     handler.head(200, {"Content-Length": "1000", "Connection": "close"})
     handler.wfile.write(b'{"data": [')
 

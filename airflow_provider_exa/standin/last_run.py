@@ -1,10 +1,10 @@
-"""A Websets monitor's ``lastRun``: the truth, or one of the untruths that a client has to bear."""
+"""The ``lastRun`` of a Websets monitor: true, or untrue in a way that a client should survive."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from airflow_provider_exa.standin.bodies import WEBSETS, Body
 
@@ -12,11 +12,9 @@ if TYPE_CHECKING:
     from airflow_provider_exa.standin import StandIn
     from airflow_provider_exa.standin.objects import Monitor
 
-LastRuns = Literal["true", "null", "missing", "stuck", "other", "flapping"]
-
 
 def last_run(standin: StandIn, monitor: Monitor) -> Body:
-    """Return the field ``lastRun`` of a monitor, if it has one."""
+    """Return the field ``lastRun`` of a monitor; empty: it has no such key."""
     if standin.last_run == "missing":
         return {}
     return {"lastRun": _LAST_RUNS[standin.last_run](standin, monitor)}

@@ -1,17 +1,17 @@
-"""How a listing is cut into pages, and how far its cursors can be followed."""
+"""Pages of a listing, and their cursors."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-Cursors = Literal["honoured", "ignored", "missing", "looping", "expires"]
+from airflow_provider_exa.standin.choices import Cursors
 
-_PAGE_ONE = {"again", "more", "loop"}  # where the cursors of faults lead, and the one that ends a loop
+_PAGE_ONE = {"again", "more", "loop"}  # cursors that lead there: two of faults, one of a loop
 _EXPIRED = "expired_"
 
 
 def start_of_page(cursors: Cursors, cursor: str | None, ids: list[str]) -> int:
-    """Return how many objects come before the page that a cursor asks for.
+    """Return the number of objects before the requested page.
 
     :raises ValueError: the cursor is unknown, or has expired.
     """
@@ -25,10 +25,10 @@ def start_of_page(cursors: Cursors, cursor: str | None, ids: list[str]) -> int:
 
 
 def next_page(cursors: Cursors, start: int, last_id: str | None) -> dict[str, Any]:
-    """Return what a page says of the next one.
+    """Return the fields of a page that lead to the next one.
 
-    :param start: how many objects come before this page.
-    :param last_id: of this page's objects; None: this is the last page.
+    :param start: number of objects before this page.
+    :param last_id: id of this page's last object; None: this is the last page.
     """
     if start and cursors == "looping":
         return {"hasMore": True, "nextCursor": "loop"}

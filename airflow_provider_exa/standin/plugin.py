@@ -9,7 +9,7 @@ from airflow_provider_exa.standin import StandIn
 
 @pytest.fixture
 def exa_standin(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    """A running stand-in for Exa, to which the connection `exa_default` leads."""
+    """Run a stand-in for Exa, and point the connection `exa_default` to it."""
     with StandIn() as exa:
         monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection())
         yield exa

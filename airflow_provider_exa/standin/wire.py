@@ -1,7 +1,8 @@
-"""How the stand-in answers on the wire: the APIs' paths and errors."""
+"""The stand-in on the wire: paths, errors and pages of the APIs."""
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -45,6 +46,8 @@ _BAD_KEY = {
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Answers the requests of one connection."""
+
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -87,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def answer(self) -> Answer:
-        """What Exa answers: a status and a body."""
+        """Return Exa's answer: a status and a body."""
         key, status = self.standin.api_key, self.standin.bad_key_status
         if self.headers["x-api-key"] != key and self.headers["Authorization"] != f"Bearer {key}":
             return status, {"requestId": self.request_id} | _BAD_KEY[status]
@@ -102,11 +105,11 @@ class Handler(BaseHTTPRequestHandler):
         return self.no_path()
 
     def monitors(self) -> list[Monitor]:
-        """Return the monitors that the API which was asked has, oldest first."""
+        """Return the monitors of the requested API, oldest first."""
         return [monitor for monitor in self.standin.monitors.values() if self.api.has(monitor)]
 
     def monitor(self, monitor_id: str) -> Monitor | None:
-        """Return the monitor with an id; None: the API which was asked has none."""
+        """Return a monitor of the requested API; None: it has none with this id."""
         monitor = self.standin.monitors.get(monitor_id)
         return monitor if monitor and self.api.has(monitor) else None
 
@@ -170,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
         return [monitor for monitor in self.monitors() if monitor.webset_id == webset_id]
 
     def searched(self, monitors: list[Monitor]) -> list[Run]:
-        """The runs to which a search in the webset belongs."""
+        """Return the runs with a search in the webset."""
         runs = [run for monitor in monitors for run in monitor.listed() if run.has_searched()]
         return _ORDERS[self.standin.order](sorted(runs, key=lambda run: run.created_at))
 
@@ -183,10 +186,10 @@ class Handler(BaseHTTPRequestHandler):
         size: int | None = None,
         max_limit: int | None = None,
     ) -> Answer:
-        """Answer with one page of those objects that are to be kept.
+        """Answer with one page of the objects to keep.
 
-        :param size: where the request names no limit; None: the API's.
-        :param max_limit: None: the API's.
+        :param size: objects on a page if the request names no limit; None: the API's.
+        :param max_limit: largest limit; None: the API's.
         """
         limit, most = self.query.get("limit"), max_limit or self.api.max_limit
         if limit not in (None, *map(str, range(1, most + 1))):
@@ -206,7 +209,7 @@ class Handler(BaseHTTPRequestHandler):
         return 400, {"requestId": self.request_id, "error": error, "tag": "INVALID_REQUEST"}
 
     def not_found(self, message: str) -> Answer:
-        """Say that an object is unknown: Websets as recorded, search in the shape that is documented."""
+        """Answer for an unknown object: Websets as recorded, search as documented."""
         if self.api is SEARCH:
             return 404, {"requestId": self.request_id, "error": message, "tag": "NOT_FOUND"}
         return self.no_path(message)
@@ -238,7 +241,7 @@ _ROUTES: list[tuple[str, str, Api, Callable[..., Answer]]] = [
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """A server that can end its open connections; unlike HTTPServer it asks no name server."""
+    """A server that can end its open connections; unlike HTTPServer, it asks no name server."""
 
     allow_reuse_address = True
     request_queue_size = 1024
@@ -281,3 +284,18 @@ class Server(socketserver.ThreadingTCPServer):
         """Report what broke, unless a client went away."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
+
+
+def serve(port: int, handler: Callable[..., Handler]) -> Server:
+    """Return a server at a port of 127.0.0.1.
+
+    :raises OSError: the port cannot be used.
+    """
+    try:
+        return Server(("127.0.0.1", port), handler)
+    except (OSError, OverflowError) as error:
+        why = "in use" if error.args[0] == errno.EADDRINUSE else f"not usable ({error.args[-1]})"
+        number = error.errno if isinstance(error, OSError) else errno.EINVAL
+        raise OSError(
+            number, f"Port {port} at 127.0.0.1 is {why}: give another, or 0 for a free one."
+        ) from error

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import requests
@@ -165,6 +166,41 @@ def test_a_port_can_be_used_again() -> None:
         assert second.url == first.url
 
 
+def test_a_port_in_use_is_named() -> None:
+    """The error says which port it is, and what to give instead."""
+    with (
+        StandIn() as first,
+        pytest.raises(OSError, match=f"Port {first.port} at 127.0.0.1 is in use: .* 0 for a free one"),
+    ):
+        StandIn(port=first.port)
+
+
+def test_a_port_that_cannot_be_is_named() -> None:
+    """A number beyond every port is refused as a port in use is."""
+    with pytest.raises(OSError, match=r"Port 70000 at 127.0.0.1 is not usable \(.*0-65535"):
+        StandIn(port=70_000)
+
+
+@pytest.mark.parametrize("name", ["cursors", "last_run", "on_busy", "order"])
+def test_an_unknown_word_is_refused(exa: StandIn, name: str) -> None:
+    """A misspelt word is an error where it is written, at the start and later, and changes nothing."""
+    usual = getattr(exa, name)
+    with pytest.raises(ValueError, match=f"There is no {name}='hnoured'; there are {usual}"):
+        setattr(exa, name, "hnoured")
+    assert getattr(exa, name) == usual
+    options: dict[str, Any] = {name: "hnoured"}
+    with pytest.raises(ValueError, match=f"There is no {name}='hnoured'"):
+        StandIn(**options)
+
+
+def test_an_unknown_api_is_refused(exa: StandIn) -> None:
+    """A monitor cannot belong to an API that the server does not speak."""
+    api: Any = "serach"
+    with pytest.raises(ValueError, match="There is no api='serach'; there are websets, search"):
+        exa.add_monitor("mon_a", api=api)
+    assert exa.monitors == {}
+
+
 def test_the_connection_is_airflows_json(exa: StandIn) -> None:
     """The JSON is what Airflow reads from AIRFLOW_CONN_…, with extra fields as given."""
     connection = {"conn_type": "exa", "host": exa.url, "password": "standin-key"}
@@ -202,6 +238,26 @@ def test_the_command_line_serves_until_it_is_told_to_end(session: requests.Sessi
     }
     assert found["data"][0]["failReason"] == "search_failed"
     assert re.fullmatch(r".* GET /websets/v0/monitors 200\n.* GET /monitors/mon_fails/runs 200\n", log)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("--port={port}", "error: Port {port} at 127.0.0.1 is in use"), ("--every=0", "every 0.0 seconds")],
+)
+def test_the_command_line_says_what_is_wrong(exa: StandIn, option: str, words: str) -> None:
+    """A port in use and an interval that cannot be end the command, without a traceback."""
+    command = [sys.executable, "-m", "airflow_provider_exa.standin", "--port=0", option.format(port=exa.port)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 2
+    assert words.format(port=exa.port) in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_command_line_takes_another_port_than_airflow() -> None:
+    """Airflow's own is 8080."""
+    command = [sys.executable, "-m", "airflow_provider_exa.standin", "--help"]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+    assert "(8765)" in ended.stdout
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
