@@ -11,6 +11,10 @@ from zipfile import ZipFile
 
 import pytest
 
+from tests.environment import with_network
+
+pytestmark = pytest.mark.package
+
 ROOT = Path(__file__).parent.parent
 HOME = {"AIRFLOW__CORE__LOAD_EXAMPLES": "False", "PATH": "/usr/bin:/bin"}
 
@@ -21,7 +25,7 @@ def run(*command: object, **options: object) -> str:
         check=False,
         capture_output=True,
         text=True,
-        **{"cwd": ROOT, **options},
+        **{"cwd": ROOT, "env": with_network(), **options},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -15,12 +15,6 @@ from tests.e2e.real_airflow import RealAirflow
 ROOT = Path(__file__).parents[2]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker("e2e")
-
-
 @pytest.fixture(scope="session")
 def standin() -> Iterator[StandIn]:
     with StandIn(api_key="standin-key-1234") as server:

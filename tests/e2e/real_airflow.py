@@ -60,7 +60,7 @@ class RealAirflow:
 
     :param dags: the folder of DAGs, or several.
     :param env: environment variables for Airflow, such as connections. Of this process's own environment,
-        the variables of Airflow, Exa and Python are not passed on.
+        the variables of Airflow, Exa, OpenTelemetry and Python are not passed on.
     :param dag_processor: whether to run a DAG processor, too.
     :param keep: whether to leave the folder with logs and database behind.
     :param say: called with a line about each step of starting.
@@ -114,7 +114,8 @@ class RealAirflow:
         self._stop()
 
     def _environment(self, port: int) -> dict[str, str]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "EXA_", "PYTHON"))}
+        foreign = ("AIRFLOW", "EXA_", "OTEL_", "PYTHON")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         bundles = [
             {
                 "name": f"{folder.name}-{number}",
