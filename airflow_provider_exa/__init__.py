@@ -10,7 +10,7 @@ __version__ = version("airflow-provider-exa")
 
 def get_provider_info() -> dict[str, Any]:
     """
-    What Airflow shows of this provider and how its UI draws the connection form.
+    Describe this provider to Airflow, and the connection form to its UI.
 
     Airflow reads it in every process that starts, so this module imports nothing of Airflow's.
     """

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.sdk import BaseHook
 
-from airflow_provider_exa.client.client import drive
+from airflow_provider_exa.client.client import Client, drive
 from airflow_provider_exa.client.settings import read_settings
 from airflow_provider_exa.client.transport import Transport
-from airflow_provider_exa.protocol import endpoints, paging
+from airflow_provider_exa.protocol.endpoints import (
+    get_monitor,
+    get_run,
+    list_monitors,
+    list_runs,
+    trigger_monitor,
+)
 from airflow_provider_exa.protocol.errors import ExaError, ExaPermanentError
-from airflow_provider_exa.protocol.messages import Call, Request, Response, is_bad_key
+from airflow_provider_exa.protocol.messages import Call, or_error
 from airflow_provider_exa.protocol.models import DIALECTS, Monitor, MonitorRun, dialect_of
+from airflow_provider_exa.protocol.paging import MAX_PAGES, Listing, fetch_page
 from airflow_provider_exa.protocol.results import find_results
 from airflow_provider_exa.protocol.validation import as_time
 
@@ -45,32 +52,27 @@ class ExaHook(BaseHook):
         self.exa_conn_id = exa_conn_id
         self.api = api
         self.dialect = dialect_of(api)
-        self._sender: Transport | None = None
+        self._client: Client | None = None
 
-    def get_conn(self) -> Transport:
-        """The sender that every method uses: one session, made at the first use."""
-        if self._sender is None:
-            self._sender = Transport(read_settings(self.exa_conn_id))
-        return self._sender
+    @property
+    def client(self) -> Client:
+        """The client that every method uses; it reads the connection when it is first used."""
+        if self._client is None:
+            self._client = Client(self.exa_conn_id)
+        return self._client
 
-    def call(self, call: Call[T]) -> T:
-        """Run one of the calls of :mod:`airflow_provider_exa.protocol.endpoints` or of a snapshot."""
-        return drive(call, self._send)
+    def get_conn(self) -> Client:
+        """Return the client that every method uses."""
+        return self.client
 
-    def _send(self, request: Request) -> Response:
-        response = self.get_conn().send(request)
-        if is_bad_key(response) and self._renew():
-            response = self.get_conn().send(request)
-        return response
+    def call(self, call: Call[T], *, deadline: float | None = None, retries: int | None = None) -> T:
+        """
+        Run one of the calls of :mod:`airflow_provider_exa.protocol.endpoints`, or of a snapshot.
 
-    def _renew(self) -> bool:
-        """Read the connection anew; returns whether it has changed since the session was made."""
-        account = read_settings(self.exa_conn_id)
-        if account == self.get_conn().account:
-            return False
-        self.get_conn().close()
-        self._sender = Transport(account)
-        return True
+        :param deadline: of ``time.monotonic()``; neither a retry nor an answer outlasts it
+        :param retries: how often a request is sent again; None: as the connection says
+        """
+        return self.client.call(call, deadline=deadline, retries=retries)
 
     def list_monitor_runs(
         self,
@@ -78,10 +80,10 @@ class ExaHook(BaseHook):
         *,
         created_after: datetime | str | None = None,
         page_size: int | None = None,
-        max_pages: int = paging.MAX_PAGES,
+        max_pages: int = MAX_PAGES,
     ) -> Iterator[MonitorRun]:
         """
-        Every run of a monitor, page by page, in Exa's order; one page is in memory at a time.
+        List a monitor's runs, page by page, in Exa's order; one page is in memory at a time.
 
         An unknown monitor has no runs: Exa answers with an empty list.
 
@@ -90,19 +92,15 @@ class ExaHook(BaseHook):
         :param page_size: how many runs a page has; Websets documents no such parameter, and if Exa refuses
             it the runs are listed without it
         :param max_pages: more pages than this are an error
+        :raises ExaIncompleteListingError: the listing cannot be read to its end; the runs before are yielded
         """
         since = None if created_after is None else as_time("created_after", created_after)
-        params = _given(limit=page_size)
-        first = endpoints.list_runs(self.dialect, monitor_id, params=params, max_pages=max_pages)
-        for page in self._pages(first):
-            yield from (run for run in page.items if since is None or run.created_at >= since)
-            edge = paging.listed_back_to(page)
-            if since and edge and edge < since:
-                return
+        listing = list_runs(self.dialect, monitor_id, page_size=page_size, since=since, max_pages=max_pages)
+        return (run for run in self._items(listing) if since is None or run.created_at >= since)
 
     def get_monitor_run(self, monitor_id: str, run_id: str) -> MonitorRun:
-        """One run of a monitor."""
-        return self.call(endpoints.get_run(self.dialect, monitor_id, run_id))
+        """Get one run of a monitor."""
+        return self.call(get_run(self.dialect, monitor_id, run_id))
 
     def trigger_monitor(self, monitor_id: str) -> None:
         """
@@ -116,55 +114,60 @@ class ExaHook(BaseHook):
         :raises ExaNotStartedError: Exa says that it started no run
         :raises ExaTransientError: Exa may have started one, where its ``repeatable`` is false
         """
-        dialect = dialect_of(self.api, trigger="starting a run")
-        self.call(endpoints.trigger_monitor(dialect, monitor_id))
+        self.call(trigger_monitor(dialect_of(self.api, trigger="starting a run"), monitor_id))
 
     def list_run_results(self, run: MonitorRun, *, whole: bool = False) -> Iterator[dict[str, Any]]:
         """
-        What a run found, as Exa sends it: a search monitor's results, or the items of a webset.
+        List the results of a run as Exa sends them: those of a search monitor, or the items of a webset.
 
-        A run of a Websets monitor does not say which items it found. They are inferred, and are those of the
-        searches of its webset that began after the run did and before the next one.
+        A run of a Websets monitor does not name its items. They are inferred, and are those of the searches
+        of its webset that began after the run did and before the next one.
 
         :param whole: whether the run is from :meth:`get_monitor_run`; one from a listing need not hold all of
             its results, and is asked for by its id
         :raises ExaInputError: the run has not ended
+        :raises ExaIncompleteListingError: a listing cannot be read to its end
         """
         results, listings = self.call(find_results(self.dialect, run, whole=whole))
         yield from map(dict, results)
         for listing in listings:
-            for page in self._pages(listing):
-                yield from map(dict, page.items)
+            yield from map(dict, self._items(listing))
 
     def get_monitor(self, monitor_id: str) -> Monitor:
-        """One monitor."""
-        return self.call(endpoints.get_monitor(self.dialect, monitor_id))
+        """Get one monitor."""
+        return self.call(get_monitor(self.dialect, monitor_id))
 
     def list_monitors(
         self,
         *,
         webset_id: str | None = None,
         page_size: int | None = None,
-        max_pages: int = paging.MAX_PAGES,
+        max_pages: int = MAX_PAGES,
     ) -> Iterator[Monitor]:
         """
-        Every monitor of the team, page by page.
+        List the team's monitors, page by page.
 
         :param webset_id: only monitors of this webset; search monitors have none
         :param page_size: how many monitors a page has, 1 to 100
         :param max_pages: more pages than this are an error
+        :raises ExaIncompleteListingError: the listing cannot be read to its end
         """
         dialect_of(self.api, websets=webset_id and f"webset_id={webset_id!r}")
-        params = _given(websetId=webset_id, limit=page_size)
-        for page in self._pages(endpoints.list_monitors(self.dialect, params=params, max_pages=max_pages)):
-            yield from page.items
+        return self._items(
+            list_monitors(self.dialect, page_size=page_size, webset_id=webset_id, max_pages=max_pages)
+        )
 
-    def _pages(self, place: paging.Listing[T] | None) -> Iterator[paging.Page[T]]:
-        """A listing's pages, each asked for when it is needed."""
-        while place:
-            page = self.call(paging.fetch_page(place))
-            yield page
-            place = page.following
+    def _items(self, listing: Listing[T]) -> Iterator[T]:
+        """Yield the items of a listing; each page is asked for when it is needed."""
+        page_of: Listing[T] | None = listing
+        before: set[str] = set()  # the ids on the page before: a listing that shifts repeats them
+        while page_of:
+            page = self.call(fetch_page(page_of))
+            ids = {_id_of(item): item for item in page.items}
+            yield from (item for id_, item in ids.items() if id_ not in before)
+            if page.truncated:
+                raise page.truncated
+            page_of, before = page.next_page, set(ids)
 
     def test_connection(self) -> tuple[bool, str]:
         """
@@ -174,21 +177,20 @@ class ExaHook(BaseHook):
         """
         refusal = ""
         try:
-            account = replace(self.get_conn().account, retries=0)
-            with closing(Transport(account)) as sender:
+            with closing(Transport(read_settings(self.exa_conn_id))) as transport:
                 for api, dialect in {self.api: self.dialect, **DIALECTS}.items():
-                    first = paging.fetch_page(endpoints.list_monitors(dialect, params={"limit": 1}))
-                    answer = drive(endpoints.or_error(first), sender.send)
+                    first = fetch_page(list_monitors(dialect, page_size=1))
+                    answer = drive(or_error(first), transport.send)
                     if not isinstance(answer, ExaError):
                         but = refusal and f" for api={api!r}, but not for api={self.api!r}: {refusal}"
-                        return True, f"{account.base_url} accepted the API key{but or '.'}"
+                        return True, f"{transport.settings.base_url} accepted the API key{but or '.'}"
                     refusal = refusal or str(answer)
                     if not isinstance(answer, ExaPermanentError):
                         break
-        except ExaError as error:
+        except (ExaError, AirflowNotFoundException) as error:
             return False, str(error)
         return False, refusal
 
 
-def _given(**params: Any) -> dict[str, Any]:
-    return {name: value for name, value in params.items() if value is not None}
+def _id_of(item: Any) -> str:
+    return str(item.get("id", id(item)) if isinstance(item, Mapping) else item.id)

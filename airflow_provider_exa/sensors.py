@@ -2,70 +2,67 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pendulum
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowTaskTimeout, conf
 from airflow.sdk import BaseSensorOperator
+from airflow.sdk.bases.operator import TriggerFailureReason
 from airflow.sdk.bases.sensor import PokeReturnValue
 
-from airflow_provider_exa.hooks import ExaHook
-from airflow_provider_exa.links import ExaWebsetLink, webset_of
-from airflow_provider_exa.protocol.errors import ExaError, ExaTransientError
-from airflow_provider_exa.protocol.models import Monitor, MonitorRun, dialect_of
-from airflow_provider_exa.protocol.validation import as_time, check_id, check_words
+from airflow_provider_exa.operators.base import ExaBaseOperator
+from airflow_provider_exa.protocol.errors import ExaError
+from airflow_provider_exa.protocol.models import MonitorRun, dialect_of
+from airflow_provider_exa.protocol.validation import check_id, check_words
 from airflow_provider_exa.task_state import recall, remember
-from airflow_provider_exa.triggers import ExaMonitorRunTrigger
+from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
 from airflow_provider_exa.waiting.outcome import FAIL_ON, raise_for_outcome, unwrap_event
+from airflow_provider_exa.waiting.poller import MAX_BACKOFF_INTERVAL, poll_once
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import RunSelector
-from airflow_provider_exa.waiting.snapshot import Sight, look
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 STATE_KEY = "exa_wait"
+#: Seconds that the last poll of a wait that has timed out may take.
+LAST_POLL_TIMEOUT = 5.0
 
 
-class ExaMonitorRunSensor(BaseSensorOperator):
+class ExaMonitorRunSensor(ExaBaseOperator, BaseSensorOperator):
     """
-    Wait until one run of an Exa monitor has ended; returns the run as a dict.
+    Wait until one run of an Exa monitor has ended; return the run as a dict.
 
-    Which run is said by exactly one of ``run_id``, ``created_after`` and ``pick``. Once it is found the wait
-    is pinned to it: later pokes, reschedules and retries follow the same run; clearing the task starts anew.
+    Exactly one of ``run_id``, ``created_after`` and ``pick`` selects the run. Once it is found the wait is
+    pinned to it: later pokes, reschedules and retries follow the same run; clearing the task starts anew.
 
-    The first look has to succeed, so that a bad key or an unknown monitor fails at once; after that, trouble
-    at Exa is logged and waited out until ``timeout``.
+    The task polls once in the worker, whatever its mode. This first poll has to succeed, so that a bad key or
+    an unknown monitor fails at once; after that, trouble at Exa is logged and waited out until ``timeout``.
 
     :param monitor_id: the monitor (templated)
-    :param run_id: wait for this run (templated)
+    :param run_id: wait for this run: its id, or a run as a dict, such as another task's output (templated)
     :param created_after: wait for the earliest run created at or after this moment: a datetime or ISO 8601
         (templated)
-    :param pick: ``"latest"``: the newest run there is when the task first looks, or the first to come if
+    :param pick: ``"latest"``: the newest run there is when the task first polls, or the first to come if
         there is none; ``"next"``: the first run created after the task first started
     :param fail_on: the outcomes that fail the task, without retries; ``()`` passes every outcome on, for a
         branch
     :param wait_for_idle: after the run has completed, wait until its webset is idle, too, so that what it
         found has its enrichments; search monitors have no webset
     :param exa_conn_id: the Airflow connection (templated)
-    :param api: which of Exa's monitor APIs the monitor belongs to
+    :param api: which of Exa's monitor APIs the monitor belongs to: ``websets`` or ``search``
     :param deferrable: wait in the triggerer, where all waits on a monitor share one poll; ``mode`` and
         ``silent_fail`` then mean nothing
     :raises ExaRunFailedError: the run ended in one of the ways that ``fail_on`` names
-    :raises ExaPermanentError: Exa refuses what is asked
-    :raises ExaTransientError: Exa cannot answer the first look
+    :raises ExaPermanentError: Exa refuses the request
+    :raises ExaTransientError: Exa cannot answer the first poll
     """
 
     template_fields: Sequence[str] = ("monitor_id", "run_id", "created_after", "exa_conn_id")
-    ui_color: str = "#e8ecff"
-    operator_extra_links = (ExaWebsetLink(),)
-    webset_id: str | None = None
-    _monitor: Monitor | None = None
 
     def __init__(
         self,
@@ -81,137 +78,168 @@ class ExaMonitorRunSensor(BaseSensorOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        check_id("monitor_id", monitor_id)
-        RunSelector(run_id, created_after, pick).check()
-        check_words("fail_on", fail_on, FAIL_ON)
-        dialect_of(api, websets="wait_for_idle=True" if wait_for_idle else None)
+        super().__init__(exa_conn_id=exa_conn_id, api=api, **kwargs)
+        with self.naming_errors():
+            check_id("monitor_id", monitor_id)
+            RunSelector(run_id, created_after, pick).check()
+            check_words("fail_on", fail_on, FAIL_ON)
+            dialect_of(api, websets="wait_for_idle=True" if wait_for_idle else None)
+        if self.max_wait is None:
+            self.max_wait = timedelta(seconds=MAX_BACKOFF_INTERVAL)
         self.monitor_id = monitor_id
         self.run_id = run_id
         self.created_after = created_after
         self.pick = pick
         self.fail_on = fail_on
         self.wait_for_idle = wait_for_idle
-        self.exa_conn_id = exa_conn_id
-        self.api = api
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> Any:
         """Wait as the base class does, from where an earlier process of this task left off."""
-        forgets = context.get("task_state_store") is None and self.reschedule and not self.deferrable
-        if forgets and self.pick == "latest":
+        if context.get("task_state_store") is None and self._is_rescheduling and self.pick == "latest":
             self.log.warning("Before Airflow 3.3, each poke of pick='latest' in reschedule mode picks anew.")
-        self._progress = recall_progress(context)
+        with self.naming_errors():
+            self._progress = self._recall(context)
+        self._remember(context)
+        self._deadline = time.monotonic() + self._seconds_left(context)
+        self.linked_monitor_ids = [self.monitor_id]
         return super().execute(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Ask Exa once, or leave that to the triggerer."""
-        with self._reasons_told():
-            return self._poke(context)
-
-    def _poke(self, context: Context) -> PokeReturnValue:
-        progress, before = self._progress, self._progress.as_dict()
-        self.webset_id = progress.webset_id
-        choice = RunSelector(self.run_id, self.created_after, self.pick, self.wait_for_idle)
-        choice = choice.resolve(progress.started_at)
-        if progress.run_id is not None:
-            choice = choice.pin(progress.run_id)
+        """Poll once; where the run has not ended, a deferrable sensor defers."""
+        with self._logging_reasons():
+            run = self._poll(context)
+            if run:
+                return PokeReturnValue(is_done=True, xcom_value=self._check_outcome(run.as_dict()))
         if self.deferrable:
-            remember(context, STATE_KEY, progress.as_dict())
-            self._defer(choice, progress, self.timeout)
-        first = not progress.looked
-        sight, self._monitor = self._look(choice, first)
-        if line := progress.saw(sight, pendulum.now("UTC"), self._monitor):
-            self.log.info("Waiting for %s of monitor %s: %s", choice, self.monitor_id, line)
-        if first:
-            progress.webset_id = self.webset_id = webset_of(self._hook, self._monitor or self.monitor_id)
-        if progress.as_dict() != before:
-            remember(context, STATE_KEY, progress.as_dict())
-        if not isinstance(sight, MonitorRun) or not sight.finished:
-            return PokeReturnValue(is_done=False)
-        run = sight.as_dict()
+            self._defer()
+        return PokeReturnValue(is_done=False)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Return the run that the trigger brings, or raise for how it ended."""
+        self._progress = self._recall(context)
+        self.webset_id, self.linked_monitor_ids = self._progress.webset_id, [self.monitor_id]
+        with self._logging_reasons():
+            run: dict[str, Any] = unwrap_event(event)[self.monitor_id]
+            self.log.info("%s", self._progress.summary(run))
+            return self._check_outcome(run)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume; a time-out is reported in this package's words."""
+        if next_kwargs and next_kwargs.get("error") == TriggerFailureReason.TRIGGER_TIMEOUT:
+            next_method, next_kwargs = "_time_out", {}
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def _time_out(self, context: Context) -> dict[str, Any] | None:
+        """Poll once more, as the run may have ended since the trigger's last poll; else raise."""
+        self._progress = self._recall(context)
+        self.linked_monitor_ids = [self.monitor_id]
+        run, last_seen = None, ""
+        if context.get("task_state_store") is not None:
+            self._deadline = time.monotonic() + LAST_POLL_TIMEOUT
+            try:
+                run = self._poll(context)
+            except Exception as error:  # the time-out is the news
+                last_seen = f" Last seen: {error}"
+        if run:
+            return self._check_outcome(run.as_dict())
+        now = pendulum.now("UTC")
+        what = f"{self._progress.selector} (monitor {self.monitor_id}, {self._progress.waited(now)})"
+        message = f"Timed out waiting for {what}.{last_seen or self._progress.last_seen}"
+        by_execution_timeout = (
+            self.execution_timeout and self.execution_timeout.total_seconds() < self.timeout
+        )
+        if by_execution_timeout and not (self.soft_fail or self.never_fail):
+            raise AirflowTaskTimeout(message)
+        raise AirflowSensorTimeout(message)
+
+    def _check_outcome(self, run: dict[str, Any]) -> dict[str, Any]:
         raise_for_outcome([run], self.fail_on)
-        return PokeReturnValue(is_done=True, xcom_value=run)
+        return run
 
-    @cached_property
-    def _hook(self) -> ExaHook:
-        return ExaHook(self.exa_conn_id, self.api)
+    @property
+    def _is_rescheduling(self) -> bool:
+        return bool(self.reschedule) and not self.deferrable
 
-    def _look(self, choice: RunSelector, first: bool) -> tuple[Sight, Monitor | None]:
-        asked = look(self._hook.dialect, self.monitor_id, [choice], first=first, monitor=self._monitor)
-        try:
-            sights, monitor = self._hook.call(asked)
-        except ExaTransientError as error:
-            return error, self._monitor
-        return sights[choice], monitor
+    @property
+    def _subject(self) -> dict[str, Any]:
+        """What the wait is for; a task whose arguments have changed waits anew."""
+        names = ("exa_conn_id", "api", "monitor_id", "run_id", "pick")
+        return {name: getattr(self, name) for name in names}
 
-    def _defer(self, choice: RunSelector, progress: Progress, seconds: float) -> None:
-        timeout = timedelta(seconds=seconds)
-        longest = self.timeout if self.max_wait is None else self.max_wait.total_seconds()
+    def _recall(self, context: Context) -> Progress:
+        """
+        Return how far this task's wait has come; a clear starts it anew.
+
+        Before Airflow 3.3 only the start of the try is known.
+        """
+        kept, was_cleared = recall(context, STATE_KEY, self._subject)
+        ti = context["ti"]
+        is_stateless = context.get("task_state_store") is None
+        rescheduled_at = ti.get_first_reschedule_date(context) if is_stateless else None
+        started_at = pendulum.instance(rescheduled_at or ti.start_date)
+        selector = RunSelector(self.run_id, self.created_after, self.pick, self.wait_for_idle)
+        progress = Progress(
+            self.monitor_id,
+            selector.resolve(started_at),
+            started_at,
+            has_answered=rescheduled_at is not None,
+        )
+        if kept is None or was_cleared:
+            return progress
+        return Progress.from_dict({**progress.as_dict(), **kept})
+
+    def _remember(self, context: Context) -> None:
+        remember(context, STATE_KEY, self._subject, self._progress.as_dict())
+
+    def _poll(self, context: Context) -> MonitorRun | None:
+        """Poll, remember what is new, and return the run once the wait for it is over."""
+        progress, before = self._progress, self._progress.as_dict()
+        is_first = not progress.has_answered
+        observation, monitor = poll_once(
+            self.hook.client, self.api, progress, confirm=is_first, deadline=self._deadline
+        )
+        line = progress.observe(observation, pendulum.now("UTC"), monitor)
+        if line:
+            self.log.log(*line)
+        self.webset_id = progress.webset_id
+        if is_first and not observation.ended_run:
+            progress.webset_id = self.find_webset()
+        if progress.as_dict() != before:
+            self._remember(context)
+        return observation.ended_run
+
+    def _seconds_left(self, context: Context) -> float:
+        """Return how long this try may still wait."""
+        date = context["ti"].get_first_reschedule_date(context) if self._is_rescheduling else None
+        waited = (pendulum.now("UTC") - pendulum.instance(date)).total_seconds() if date else 0.0
+        return max(0.0, float(self.timeout) - waited)
+
+    def _defer(self) -> None:
+        seconds = max(0.0, self._deadline - time.monotonic())
+        longest = self.max_wait.total_seconds() if self.max_wait else None
+        if self.execution_timeout:
+            seconds = min(seconds, self.execution_timeout.total_seconds())
         self.defer(
-            trigger=ExaMonitorRunTrigger(
-                self.monitor_id,
-                run_id=choice.run_id,
-                created_after=choice.created_after and choice.created_after.isoformat(),
-                pick=choice.pick,
-                idle=choice.idle,
+            trigger=ExaMonitorRunsTrigger(
+                {self.monitor_id: self._progress.selector.as_dict()},
+                fail_on=list(self.fail_on),
                 poll_interval=self.poke_interval,
                 max_poll_interval=longest if self.exponential_backoff else None,
                 exa_conn_id=self.exa_conn_id,
                 api=self.api,
-                started_at=progress.started_at.isoformat(),
-                looked=progress.looked,
+                started_at=self._progress.started_at.isoformat(),
             ),
             method_name="execute_complete",
-            timeout=timeout,
-            kwargs={"deadline": (pendulum.now("UTC") + timeout).isoformat()},
+            timeout=timedelta(seconds=seconds),
         )
 
-    def execute_complete(
-        self, context: Context, event: dict[str, Any], deadline: str | None = None
-    ) -> dict[str, Any]:
-        """
-        Judge the run that the trigger brings; pin the wait to it and go on, if it has not ended.
-
-        :param deadline: when the wait times out, in ISO 8601
-        """
-        progress = recall_progress(context)
-        self.webset_id = event.get("webset_id", progress.webset_id)
-        with self._reasons_told():
-            run: dict[str, Any] = unwrap_event(event)
-            raise_for_outcome([run], self.fail_on)
-        if not event["ended"]:
-            progress = replace(progress, looked=True, run_id=run["id"], webset_id=self.webset_id)
-            remember(context, STATE_KEY, progress.as_dict())
-            left = self.timeout
-            if deadline is not None:
-                left = max(0.0, (as_time("deadline", deadline) - pendulum.now("UTC")).total_seconds())
-            self._defer(RunSelector(run_id=run["id"], idle=self.wait_for_idle), progress, left)
-        return run
-
     @contextmanager
-    def _reasons_told(self) -> Iterator[None]:
-        """Log the error that the base class is about to turn into a skip, of which it says no reason."""
+    def _logging_reasons(self) -> Iterator[None]:
+        """Log the error that the base class is about to turn into a skip without its reason."""
         try:
             yield
         except ExaError as error:
             if self.soft_fail or self.never_fail:
                 self.log.warning("%s", error)
             raise
-
-
-def recall_progress(context: Context) -> Progress:
-    """
-    How far this task's wait has come; a clear starts it anew.
-
-    Before Airflow 3.3 only the start of the try is known.
-    """
-    kept, cleared = recall(context, STATE_KEY)
-    if kept is not None and not cleared:
-        return Progress.from_dict(kept)
-    ti = context["ti"]
-    stateless = context.get("task_state_store") is None
-    rescheduled = ti.get_first_reschedule_date(context) if stateless else None
-    return Progress(
-        started_at=pendulum.instance(rescheduled or ti.start_date), looked=rescheduled is not None
-    )

@@ -32,13 +32,16 @@ class Timing:
         which means that it was not
     :param max_trouble_interval: between polls of an asset while Exa cannot answer
     :param permanent_error_interval: between polls of an asset while its key is bad or its monitor unknown
+    :param max_walk_interval: between tries to read a listing that has not been shown to its end
+    :param cursor_rewrite_interval: how often a cursor's Airflow Variable is written without news
+    :param takeover_window: how long a triggerer may take to end the trigger of an asset that was replaced
     :param variable_retry_interval: between tries to read or write a cursor's Airflow Variable
     """
 
     max_retry_after: float = 60.0
     default_pause: float = 5.0
     rate_limit_window: float = 1.05
-    rate_recovery_interval: float = 5.0
+    rate_recovery_interval: float = 3.0
     refresh_after_failure: float = 30.0
     refresh_interval: float = 300.0
     max_triggerer_timeout: float = 60.0
@@ -52,6 +55,9 @@ class Timing:
     confirmation_delay: float = 3.0
     max_trouble_interval: float = 60.0
     permanent_error_interval: float = 600.0
+    max_walk_interval: float = 3600.0
+    cursor_rewrite_interval: float = 900.0
+    takeover_window: float = 60.0
     variable_retry_interval: float = 30.0
 
 

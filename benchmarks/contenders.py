@@ -62,7 +62,6 @@ def exa(load: Load) -> Wait:
             f"m{number % load.monitors}",
             created_after="2026-01-01T23:30:00Z",
             poll_interval=load.poll,
-            looked=True,
         )
         return bool((await _event(trigger)).get("run", {}).get("status") == "completed")
 

@@ -18,7 +18,9 @@ _home = tempfile.TemporaryDirectory(prefix="airflow-")
 os.environ |= {"AIRFLOW_HOME": _home.name, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
 
 import croniter  # noqa: E402, F401 (its import starts a process, which must not be in a pure test)
+import urllib3  # noqa: E402, F401 (its import binds a socket)
 
+from airflow_provider_exa.protocol import paging  # noqa: E402
 from airflow_provider_exa.protocol.models import warn_once  # noqa: E402
 from airflow_provider_exa.standin import StandIn  # noqa: E402
 from airflow_provider_exa.timing import Timing, use_timing  # noqa: E402
@@ -28,11 +30,11 @@ from tests.kinds import KINDS, kind_of, only_pure  # noqa: E402
 #: a long wait itself (``Retry-After``, the answer time) are the package's own.
 IMPATIENT = Timing(
     default_pause=0.05,
-    rate_limit_window=0.05,
+    rate_limit_window=0.001,
     rate_recovery_interval=0.05,
     refresh_after_failure=0.1,
     first_poll_jitter=0.0,
-    first_event_margin=0.0,
+    first_event_margin=-5.0,  # that is at once, as the workers' heartbeat is five seconds
     run_listed_within=0.5,
     run_listed_interval=0.02,
     replacement_delay=0.2,
@@ -96,6 +98,7 @@ def _timing(request: pytest.FixtureRequest, impatience: Timing) -> Iterator[None
 @pytest.fixture(autouse=True)
 def _fresh_warnings() -> None:
     warn_once.cache_clear()
+    paging._page_sizes.clear()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -98,15 +99,14 @@ class Task:
         def sleep(seconds: float) -> None:
             if seconds == POKE_INTERVAL:
                 self.passes()
+            elif seconds < 0.3:
+                threading.Event().wait(seconds)
 
         async def rest(watch: MonitorPoller, began: float) -> None:
             await asyncio.sleep(0.01)
             self.passes()
 
         monkeypatch.setattr("time.sleep", sleep)
-        monkeypatch.setattr("airflow_provider_exa.waiting.poller.JITTER", 0)
-        monkeypatch.setattr("airflow_provider_exa.client.async_client.REQUESTS_PER_WINDOW", 1000)
-        monkeypatch.setattr("airflow_provider_exa.triggers.FIRST_EVENT_AFTER", 0)
         monkeypatch.setattr(MonitorPoller, "_rest", rest)
         method, arguments = "execute", None
         try:

@@ -20,7 +20,7 @@ from airflow.triggers.base import BaseEventTrigger
 
 from airflow_provider_exa import assets
 from airflow_provider_exa.assets import finished_runs, monitor_runs
-from airflow_provider_exa.events.stream import variable_of
+from airflow_provider_exa.events.store import variable_of
 from airflow_provider_exa.protocol.errors import ExaInputError
 from airflow_provider_exa.protocol.models import DIALECTS
 from airflow_provider_exa.triggers import ExaMonitorRunEventTrigger
@@ -66,17 +66,32 @@ DIFFERENT: list[dict[str, Any]] = [
     {"statuses": ["completed", "failed"]},
     *({"api": api} for api in DIALECTS if api != "websets"),
     {"exa_conn_id": "exa_eu"},
+    {"exa_conn_id": "exa_eu/poll_interval=30"},
+    {"exa_conn_id": "exa_eu", "poll_interval": 30},
     {"poll_interval": 30},
     {"poll_interval": 0.5},
     {"start": MOMENT},
     {"start": "2026-01-01T00:00:00.001Z"},
-    {"name": "mine"},
-    {"name": "Mine"},
-    {"name": "my runs"},
-    {"name": "my?runs"},
-    {"name": "my_runs"},
-    {"name": "runs of " + 200 * "m"},
-    {"name": "runs of " + 201 * "m"},
+    *(
+        {"name": name}
+        for name in [
+            *("mine", "Mine", "mine/", "mine//", "/mine", "//mine", "mine/.", "mine/..", "mine%2F", "mine?"),
+            *(
+                "mine#1",
+                "mine#2",
+                "mine?b&a",
+                "mine?a&b",
+                "mine?a=1",
+                "a@mine",
+                "b@mine",
+                "a:b@mine",
+                "mine;a",
+            ),
+            *("my runs", "my+runs", "my%20runs", "runs[eu]", "runs[", "[::1", "ä", "a\u0308", "℀", "a\\b"),
+            *("runs of " + 200 * "m", "runs of " + 201 * "m", "ü" * 500, "ü" * 501),
+            *("http://mine", "exa://mine", "exa://monitor_runs/mine", "monitor_runs/mine"),
+        ]
+    ),
     {"poll_interval": 1_000_001},
     {"poll_interval": 60.00001},
 ]
@@ -91,22 +106,72 @@ def test_whatever_differs_is_in_the_name(options: dict[str, Any]) -> None:
     assert asset.name not in {each.name for each in rest}
     assert asset.uri not in {each.uri for each in rest}
     assert hash_of(asset) not in {hash_of(each) for each in rest}
-    assert variable_of(asset.name) not in {variable_of(each.name) for each in rest}
+    assert key_of(asset) not in {key_of(each) for each in rest}
     assert trigger_of(asset).shared_stream_key() not in {
         trigger_of(each).shared_stream_key() for each in rest
     }
+
+
+def key_of(asset: Asset) -> str:
+    trigger = trigger_of(asset)
+    return variable_of(trigger.api, trigger.monitor_id, trigger.asset_name)
 
 
 def _make(options: dict[str, Any]) -> Asset:
     return monitor_runs(**{"monitor_id": "mon_a", **options})
 
 
-def test_the_name_says_what_is_asked_for() -> None:
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({}, "exa_monitor/mon_a"),
+        ({"api": "search"}, "exa_monitor/mon_a/api=search"),
+        ({"statuses": ["canceled", "failed"]}, "exa_monitor/mon_a/statuses=failed+canceled"),
+        (
+            {"exa_conn_id": "exa eu", "poll_interval": 30, "start": MOMENT},
+            "exa_monitor/mon_a/exa_conn_id=exa%20eu/poll_interval=30/start=2026-01-01T00:00:00Z",
+        ),
+        ({"poll_interval": 0.5}, "exa_monitor/mon_a/poll_interval=0.5"),
+        ({"name": "mine", "poll_interval": 30}, "mine"),
+    ],
+)
+def test_the_name_says_the_monitor_and_what_is_not_usual(options: dict[str, Any], name: str) -> None:
     """A person reads it in Airflow's list of assets."""
-    asset = monitor_runs("mon_a", statuses=["canceled", "failed"], exa_conn_id="exa_eu", start=MOMENT)
-    assert asset.name == "websets/mon_a/failed-canceled/exa_eu/60s/2026-01-01T00:00:00Z"
-    assert asset.uri == f"exa://{asset.name}"
-    assert [watcher.name for watcher in asset.watchers] == [asset.name]
+    asset = _make(options)
+    assert asset.name == name
+    assert [watcher.name for watcher in asset.watchers] == [name]
+
+
+def test_an_asset_says_what_it_is_about() -> None:
+    """Airflow shows its group and its extra, and keeps its URI as it is."""
+    asset = monitor_runs("mon_a", api="search", statuses=["failed"])
+    assert asset.uri == "exa://monitor_runs/exa_monitor/mon_a/api=search/statuses=failed"
+    assert asset.group == "exa"
+    assert asset.extra == {"monitor_id": "mon_a", "api": "search", "statuses": ["failed"]}
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        pendulum.now("UTC").subtract(days=1).set(microsecond=123456),
+        datetime(2026, 1, 1, 7, 3, 2, 654321),  # noqa: DTZ001 (taken as UTC)
+    ],
+)
+def test_a_start_that_is_computed_from_the_current_time_is_warned_of(
+    start: datetime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It makes a new asset whenever the DAG file is read."""
+    monitor_runs("mon_a", start=start)
+    (line,) = caplog.messages
+    assert line.startswith("monitor_runs('mon_a'): start=")
+    assert "Give a fixed moment" in line
+
+
+@pytest.mark.parametrize("start", ["now", MOMENT, "2026-01-01", "2026-01-01T00:00:00.123456Z"])
+def test_a_fixed_start_is_not_warned_of(start: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor is the usual one."""
+    monitor_runs("mon_a", start=start)
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(
@@ -138,6 +203,11 @@ def test_the_name_says_what_is_asked_for() -> None:
         ({"start": "yesterday"}, "start='yesterday'"),
         ({"start": 7}, "start=7"),
         ({"start": None}, "start=None"),
+        ({"name": ""}, "name=''"),
+        ({"name": "  "}, "name='  '"),
+        ({"name": 7}, "name=7"),
+        ({"name": "x" * 1501}, "cannot exceed 1500"),
+        ({"name": "\ud800"}, "name='\\ud800'"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_dag_file(options: dict[str, Any], says: str) -> None:
@@ -145,6 +215,7 @@ def test_what_cannot_be_is_refused_with_the_dag_file(options: dict[str, Any], sa
     with pytest.raises(ExaInputError) as caught:
         _make(options)
     assert says in str(caught.value)
+    assert str(caught.value).startswith("monitor_runs(")
 
 
 def test_an_older_airflow_is_told_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,13 +235,27 @@ def test_a_trigger_is_the_same_when_made_anew_of_its_arguments() -> None:
     assert again.serialize() == (path, arguments)
     assert again.shared_stream_key() == trigger.shared_stream_key()
     assert arguments == {
-        "asset_name": "websets/mon_a/failed-canceled/exa_default/7s/2026-01-01T00:00:00Z",
+        "asset_name": "exa_monitor/mon_a/statuses=failed+canceled/poll_interval=7/start=2026-01-01T00:00:00Z",
         "monitor_id": "mon_a",
         "statuses": ["failed", "canceled"],
         "api": "websets",
         "exa_conn_id": "exa_default",
         "poll_interval": 7.0,
         "start": "2026-01-01T00:00:00Z",
+    }
+
+
+def test_a_trigger_of_another_version_is_read() -> None:
+    """Unknown arguments are ignored, and missing ones have defaults."""
+    trigger = ExaMonitorRunEventTrigger(asset_name="mine", monitor_id="mon_a", from_another_version=7)
+    assert trigger.serialize()[1] == {
+        "asset_name": "mine",
+        "monitor_id": "mon_a",
+        "statuses": ("completed",),
+        "api": "websets",
+        "exa_conn_id": "exa_default",
+        "poll_interval": 60,
+        "start": "now",
     }
 
 
@@ -215,9 +300,13 @@ def test_a_dag_keeps_the_watchers_of_its_schedule(combine: Callable[[Any, Any], 
         "a/./b",
     ],
 )
-def test_a_cursor_can_be_kept_whatever_the_asset_is_called(name: str) -> None:
+def test_a_cursor_can_be_kept_whatever_asset_and_monitor_are_called(name: str) -> None:
     """Airflow takes keys of 250 characters, and sends them as the end of a URL's path."""
-    key = variable_of(name)
+    for key in (variable_of("websets", "mon_a", name), variable_of("search", name, "mine")):
+        check_key(key)
+
+
+def check_key(key: str) -> None:
     assert key.startswith("exa_cursor/")
     assert len(key) <= 250
     url = httpx.URL(f"http://airflow/execution/variables/{key}")

@@ -20,24 +20,24 @@ from airflow_provider_exa.protocol.models import DIALECTS, FINISHED, RUN_FIELDS,
 from airflow_provider_exa.standin import StandIn, wire
 from airflow_provider_exa.standin.bodies import Api, iso
 from tests import test_waiting
-from tests.events.test_stream import Triggerer, until, variables  # noqa: F401 (a fixture)
+from tests.events.conftest import variables  # noqa: F401 (a fixture)
+from tests.events.triggerer import Triggerer, until
 
 #: The fields of a dialect that each module reads: where APIs differ in more than words.
 READS = {
-    "client/async_client.py": {"websets"},
     "hooks.py": {"trigger", "websets"},
-    "links.py": {"websets"},
+    "operators/base.py": {"websets"},
     "operators/listing.py": {"websets"},
     "operators/triggering.py": {"trigger"},
     "operators/waiting.py": {"websets"},
-    "protocol/endpoints.py": {"base"},
+    "protocol/endpoints.py": {"base", "run_page_size"},
     "protocol/models.py": {"enabled", "keys", "statuses"},
     "protocol/results.py": {"output"},
     "sensors.py": {"websets"},
 }
 #: Exa's keys outside models.py: what all APIs say, and what Websets says of items, where only it is spoken.
 KEYS = {
-    "hooks.py": {"websetId"},
+    "protocol/endpoints.py": {"websetId"},
     "protocol/messages.py": {"requestId"},
     "protocol/paging.py": {"hasMore", "nextCursor"},
     "protocol/results.py": {"createdAt", "sourceId"},

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pendulum
 import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.protocol.errors import (
@@ -32,6 +33,7 @@ DEFAULTS = {
     "retries": 4,
     "verify": True,
     "proxy": None,
+    "conn_id": "exa_a",
 }
 
 
@@ -55,7 +57,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
         if "extra" in fields:
             connection["extra"] = json.dumps(fields["extra"])
         monkeypatch.setenv("AIRFLOW_CONN_EXA_A", json.dumps(connection))
-        return asdict(ExaHook("exa_a").get_conn().account)
+        return asdict(ExaHook("exa_a").client.settings)
 
     return account
 
@@ -82,6 +84,12 @@ def test_a_key_is_all_that_a_connection_needs(account: Read) -> None:
         ({"host": "[::1]", "port": 8080, "schema": "http"}, "http://[::1]:8080"),
         ({"host": "https://api.exa.ai", "schema": "http"}, "https://api.exa.ai"),
         ({"host": "https://gateway.corp/exa/"}, "https://gateway.corp/exa"),
+        ({"host": " api.exa.ai "}, "https://api.exa.ai"),
+        ({"host": "https://api.exa.ai\n"}, "https://api.exa.ai"),
+        ({"host": "api.exa.ai", "schema": " https "}, "https://api.exa.ai"),
+        ({"host": "::1", "port": 8080, "schema": "http"}, "http://[::1]:8080"),
+        ({"host": "http://[::1]:8080"}, "http://[::1]:8080"),
+        ({"host": "::1"}, "https://[::1]"),
         ({"host": "gateway.corp/exa", "port": 8443}, "https://gateway.corp:8443/exa"),
         ({"host": "https://gateway.corp:1234", "port": 8443}, "https://gateway.corp:1234"),
     ],
@@ -105,6 +113,14 @@ def test_the_host_may_be_given_in_any_common_way(account: Read, fields: dict[str
         f"api.exa.ai?x-api-key={KEY}",
         f"api.exa.ai#{KEY}",
         "http://[::1",
+        "api .exa.ai",
+        "https://api. exa.ai",
+        "*.exa.ai",
+        ".exa.ai",
+        "api..exa.ai",
+        f"{'a' * 64}.exa.ai",
+        "api.exa.ai:0",
+        "https://[exa]",
     ],
 )
 def test_an_unusable_host_is_an_error(account: Read, host: str) -> None:
@@ -142,7 +158,9 @@ def test_an_extra_changes_its_setting(account: Read, extra: dict[str, Any], read
         *product(["retries"], (-1, "few", "2.5", 2.5, [], float("inf"))),
         *product(["verify"], ("maybe", 2, [], "/etc/ca.pem")),
         *product(["ca_file"], ("/nonexistent", False, [])),
-        *product(["proxy"], ("http://", "proxy.corp", 3128)),
+        *product(
+            ["proxy"], ("http://", "proxy.corp", 3128, "ftp://proxy.corp", "http://p:99999", "http://p:x")
+        ),
     ],
     ids=lambda value: str(value)[:10],
 )
@@ -171,7 +189,8 @@ def test_a_connection_may_be_a_uri(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
         "AIRFLOW_CONN_EXA_DEFAULT", f"exa://:{KEY}@gateway.corp:8443/?timeout=5&retries=2&verify=false"
     )
-    assert asdict(ExaHook().get_conn().account) == DEFAULTS | {
+    assert asdict(ExaHook().client.settings) == DEFAULTS | {
+        "conn_id": "exa_default",
         "base_url": "https://gateway.corp:8443",
         "timeout": 5.0,
         "retries": 2,
@@ -179,10 +198,17 @@ def test_a_connection_may_be_a_uri(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+@pytest.mark.parametrize("host", ["[::1]", "%5B%3A%3A1%5D", "http%3A%2F%2F[::1]"])
+def test_a_uri_may_name_an_address_of_ipv6(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """Airflow's way to read it loses the brackets."""
+    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", f"exa://:{KEY}@{host}:8080/http")
+    assert ExaHook().client.settings.base_url == "http://[::1]:8080"
+
+
 def test_a_missing_connection_is_an_error_in_words() -> None:
     """It names the connection that was looked for, and the test of it says the same."""
     hook = ExaHook("exa_none")
-    with pytest.raises(ExaInputError, match="no Airflow connection 'exa_none'"):
+    with pytest.raises(AirflowNotFoundException, match="exa_none"):
         hook.get_monitor("mon_a")
     assert hook.test_connection()[0] is False
 
@@ -244,8 +270,8 @@ def test_a_good_connection_says_where_it_leads(exa: StandIn) -> None:
     [
         (Fault(status=503), "answered 503: 'Service Unavailable'"),
         (Fault(status=429, retry_after="60"), "answered 429: 'Too Many Requests'"),
-        (Fault(kind="html"), "Check that the connection's host is Exa's API"),
-        (Fault(kind="reset"), "got no answer"),
+        (Fault(kind="html"), "Check that the host of connection 'exa_default' is Exa's API"),
+        (Fault(kind="reset"), "gave no answer"),
     ],
     ids=lambda value: f"{value.kind} {value.status}" if isinstance(value, Fault) else "",
 )
@@ -262,8 +288,8 @@ def test_trouble_is_told_at_once(exa: StandIn, no_pauses: list[float], fault: Fa
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault(status=401, body=b'{"error": "no access"}', times=None), "was answered 401: 'no access'"),
-        (Fault(status=403, times=None), "was answered 403: 'Forbidden'"),
+        (Fault(status=401, body=b'{"error": "no access"}', times=None), "(401: 'no access'; GET "),
+        (Fault(status=403, times=None), "answered 403: 'Forbidden'"),
         (Fault(kind="redirect", location="/login", times=None), "redirects are not followed"),
     ],
     ids=lambda value: f"{value.kind} {value.status}" if isinstance(value, Fault) else "",
@@ -278,7 +304,7 @@ def test_what_either_api_refuses_is_told_of_the_one_that_is_meant(
     assert words in message
     paths = ["/websets/v0/monitors", "/monitors"][:: 1 if api == "websets" else -1]
     assert [request.path for request in exa.requests] == paths
-    assert f"{exa.url}{paths[0]} " in message
+    assert f"GET {exa.url}{paths[0]}, " in message
 
 
 def test_a_team_may_have_one_of_the_apis_alone(exa: StandIn) -> None:
@@ -286,9 +312,9 @@ def test_a_team_may_have_one_of_the_apis_alone(exa: StandIn) -> None:
     exa.fail(Fault(status=401, body=b'{"error": "no access"}', path="/websets/", times=None))
     ok, message = ExaHook().test_connection()
     assert ok
-    told = f"{exa.url} accepted the API key for api='search', but not for api='websets': GET "
+    told = f"{exa.url} accepted the API key for api='search', but not for api='websets': Exa "
     assert message.startswith(told)
-    assert "was answered 401: 'no access'" in message
+    assert "(401: 'no access'; GET " in message
 
 
 @pytest.mark.parametrize(
@@ -301,7 +327,7 @@ def test_a_bad_key_is_told_in_exas_words(
     exa.bad_key_status = status
     ok, message = connect(password="another-key-5678").test_connection()
     assert not ok
-    assert f"answered {status}: '{words}'" in message
+    assert f"Exa refused the API key of connection 'exa_default' ({status}: '{words}'" in message
     assert "API key" in message
     assert "another-key-5678" not in message
 
@@ -310,7 +336,8 @@ def test_an_unreachable_host_is_told_at_once(connect: Callable[..., ExaHook], no
     """A closed port is reported with the URL that was asked."""
     ok, message = connect(host="http://127.0.0.1:9").test_connection()
     assert not ok
-    assert message.startswith("GET http://127.0.0.1:9/websets/v0/monitors got no answer (")
+    assert message.startswith("Exa gave no answer (ConnectionRefusedError: ")
+    assert "GET http://127.0.0.1:9/websets/v0/monitors)" in message
     assert no_pauses == []
 
 
@@ -337,10 +364,10 @@ def test_a_key_that_stays_bad_is_an_error(
 ) -> None:
     """Nothing is asked again if the connection has not changed; a new key that is bad too is tried once."""
     hook = ExaHook()
-    hook.get_conn()
+    assert hook.client.settings.api_key == KEY
     exa.api_key, exa.bad_key_status = "another-key-5678", status
     connect(password=password)
-    with pytest.raises(ExaPermanentError, match=f"answered {status}: "):
+    with pytest.raises(ExaPermanentError, match=f"refused the API key .*{status}: "):
         hook.get_monitor("mon_a")
     assert len(exa.requests) == requests
 
@@ -483,7 +510,7 @@ def test_trouble_with_the_monitor_does_not_hide_that_no_run_was_started(
     )
     error = refused(ExaHook(api="search"))
     assert (type(error), error.repeatable) == (ExaNotStartedError, True)
-    assert "Exa started no run of monitor mon_a, and does not say why." in str(error)
+    assert "Exa started no run of monitor mon_a, and does not say why (" in str(error)
 
 
 def test_a_websets_monitor_cannot_be_told_to_run(exa: StandIn) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pendulum
 import pytest
 from airflow.providers_manager import ProvidersManager
 from airflow.sdk import DAG, BaseOperator
+from airflow.sdk.exceptions import AirflowNotFoundException, TaskDeferred
 from airflow.serialization.serialized_objects import DagSerialization
 
 import airflow_provider_exa
@@ -157,8 +160,8 @@ def test_a_wait_links_to_the_webset(
     exa.move("run_1", "running")
     ended, links = waits(monkeypatch, mode, story(), **arguments)
     assert ended.state == "success"
-    # The process that defers asks Exa nothing; each poke that is rescheduled is a process of its own.
-    first = {"deferred": [""], "operator_deferred": [""], "reschedule": [URL, URL]}.get(mode, [])
+    # A process of its own each: that which defers, and each poke that is rescheduled.
+    first = {"deferred": [URL], "operator_deferred": links[:1], "reschedule": [URL, URL]}.get(mode, [])
     assert links == [*first, URL]
 
 
@@ -178,7 +181,7 @@ def test_a_wait_for_a_run_that_failed_links_to_the_webset(
 def test_the_link_is_there_while_a_pinned_run_goes_on(
     exa: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    """Also where the task defers itself once more, as soon as it is known which run it waits for."""
+    """Also while the task is deferred."""
 
     def story() -> Iterator[None]:
         yield from [None] * 9
@@ -186,10 +189,7 @@ def test_the_link_is_there_while_a_pinned_run_goes_on(
 
     exa.move("run_1", "running")
     _, links = waits(monkeypatch, mode, story(), created_after=None, pick="latest")
-    first, *others = links
-    assert first == ("" if mode == "deferred" else URL)
-    assert len(others) == {"poke": 0, "reschedule": 10, "deferred": 2}[mode]
-    assert set(others) <= {URL}
+    assert links == [URL] * {"poke": 1, "reschedule": 11, "deferred": 2}[mode]
 
 
 @pytest.mark.usefixtures("webset")
@@ -236,13 +236,21 @@ def test_no_wait_fails_for_its_link(
     mode: str,
     fault: Fault,
 ) -> None:
-    """The run is what is waited for: trouble with the monitor alone is neither told nor waited out."""
+    """The run is waited for: trouble with the monitor alone is neither told nor waited out."""
+    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=0))
     fail_monitor(fault)
-    ended, links = waits(monkeypatch, mode)
+
+    def story() -> Iterator[None]:
+        yield
+        exa.move("run_1", "completed")
+
+    exa.move("run_1", "running")
+    ended, links = waits(monkeypatch, mode, story())
     assert (ended.state, set(links)) == ("success", {""})
     paths = [each.path.removeprefix("/websets/v0/monitors") for each in exa.requests]
-    # Meanwhile there may be one more poll in the triggerer.
-    assert [path for path in paths if "/runs" not in path] == ["/mon_a" if mode in POKING_MODES else ""]
+    asked = [path for path in paths if "/runs" not in path]
+    assert set(asked) == {"/mon_a"}
+    assert len(asked) <= len(links)
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
@@ -279,7 +287,84 @@ def test_a_wait_for_several_links_to_the_webset_that_they_share(
         )
     )
     assert Task(processes).run(monkeypatch).state == state
-    assert processes.links == ([""] if deferrable else []) + [url]
+    assert processes.links == [url]
+    asked = [each.path.removeprefix("/websets/v0") for each in exa.requests if "/runs" not in each.path]
+    # Where one failure decides it, only that run's monitor is known to matter.
+    assert asked == ["/monitors" if state == "success" else "/monitors/mon_a"]
+
+
+@pytest.mark.usefixtures("webset")
+@pytest.mark.parametrize("mode", MODES)
+def test_the_link_is_sought_after_the_result(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """A run that has ended is returned without a request for its monitor; the link then costs one."""
+    task = make_task(mode, {"created_after": SINCE})
+    task.execute({"ti": TaskInstance(), "task_state_store": Store()})
+    assert [each.path[-6:] for each in exa.requests] == ["a/runs"]
+    assert [link_of(task) for _ in range(3)] == [URL] * 3
+    assert [each.path[-6:] for each in exa.requests] == ["a/runs", "/mon_a"]
+
+
+@pytest.mark.usefixtures("webset")
+def test_a_link_that_cannot_be_found_is_sought_once(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, fail_monitor: Callable[[Fault], None]
+) -> None:
+    """Not again in the same process."""
+    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=0))
+    fail_monitor(Fault(status=503))
+    task = make_task("poke", {"created_after": SINCE})
+    task.execute({"ti": TaskInstance(), "task_state_store": Store()})
+    assert [link_of(task) for _ in range(3)] == [""] * 3
+    assert len(exa.requests) == 2
+
+
+@pytest.mark.usefixtures("webset")
+def test_a_webset_that_a_wait_has_learned_of_is_not_asked_for(exa: StandIn) -> None:
+    """A wait for an idle webset knows it."""
+    task = make_task("poke", {"created_after": SINCE, **IDLE})
+    task.execute({"ti": TaskInstance(), "task_state_store": Store()})
+    before = len(exa.requests)
+    assert link_of(task) == URL
+    assert len(exa.requests) == before
+
+
+@pytest.mark.usefixtures("webset")
+@pytest.mark.parametrize("mode", ["poke", "deferred"])
+def test_a_monitor_that_does_not_answer_costs_a_few_seconds(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, fail_monitor: Callable[[Fault], None], mode: str
+) -> None:
+    """Before a deferral or after the result, and whatever the connection allows other requests."""
+    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(timeout=5, retries=1))
+    fail_monitor(Fault(kind="hang"))
+    if mode == "deferred":
+        exa.move("run_1", "running")
+    task = make_task(mode, {"created_after": SINCE})
+    began = time.monotonic()
+    with suppress(TaskDeferred):
+        task.execute({"ti": TaskInstance(), "task_state_store": Store()})
+    assert link_of(task) == ""
+    assert time.monotonic() - began < 3.5
+
+
+@pytest.mark.usefixtures("webset")
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a bug"), AirflowNotFoundException("no connection")], ids=repr
+)
+def test_a_task_defers_whatever_goes_wrong_with_its_link(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Also an error that is not Exa's."""
+    exa.move("run_1", "running")
+    task = make_task("deferred", {"created_after": SINCE})
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(task, "_ask_for_webset", broken)
+    with pytest.raises(TaskDeferred):
+        task.execute({"ti": TaskInstance(), "task_state_store": Store()})
+    assert link_of(task) == ""
 
 
 # --- listings -------------------------------------------------------------------------------------
@@ -319,14 +404,15 @@ def test_a_listing_links_to_the_webset(make: str, arguments: dict[str, Any], bef
 @pytest.mark.usefixtures("webset")
 @pytest.mark.parametrize("status", [404, 503])
 def test_no_list_of_runs_fails_for_its_link(
-    fail_monitor: Callable[[Fault], None], no_pauses: list[float], status: int
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, fail_monitor: Callable[[Fault], None], status: int
 ) -> None:
     """The runs are there, and trouble with the monitor alone is neither told nor waited out."""
+    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=0))
     fail_monitor(Fault(status=status))
     operator = LISTINGS["runs"]()
     assert [run["id"] for run in operator.execute({})] == ["run_1"]
     assert link_of(operator) == ""
-    assert no_pauses == []
+    assert len(exa.requests) == 2
 
 
 @pytest.mark.usefixtures("webset")
@@ -334,6 +420,6 @@ def test_a_list_of_results_that_fails_links_to_the_webset(exa: StandIn) -> None:
     """What is wrong with the run can be seen there."""
     exa.move("run_1", "running")
     operator = LISTINGS["results"]()
-    with pytest.raises(ValueError, match="it has no results yet"):
+    with pytest.raises(ValueError, match="has no results yet"):
         operator.execute({})
     assert link_of(operator) == URL

@@ -66,10 +66,9 @@ def test_the_newest_runs_come_first(
 def test_no_more_pages_are_asked_for_than_it_takes(
     exa: StandIn, runs: list[str], arguments: dict[str, Any], pages: int
 ) -> None:
-    """Requests are the scarcest thing; the last is for the link to the webset."""
+    """Requests are the scarcest thing."""
     listed(**arguments)
-    monitor = "/websets/v0/monitors/mon_a"
-    assert [request.path for request in exa.requests] == [f"{monitor}/runs"] * pages + [monitor]
+    assert [request.path for request in exa.requests] == ["/websets/v0/monitors/mon_a/runs"] * pages
 
 
 def test_a_monitor_without_runs_gives_an_empty_list_but_an_unknown_one_an_error(exa: StandIn) -> None:

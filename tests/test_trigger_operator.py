@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import chain, repeat
 from typing import Any
@@ -26,6 +26,7 @@ from airflow_provider_exa.protocol.errors import (
     ExaTransientError,
 )
 from airflow_provider_exa.standin import Fault, StandIn
+from airflow_provider_exa.timing import timing
 from tests.tasks import POKE_INTERVAL, Ended, Store, Task
 
 MODES: dict[str, dict[str, Any]] = {
@@ -84,17 +85,15 @@ class Steps(Store):
         self.events.get((self.writes, True), lambda: None)()
 
     @property
-    def certain(self) -> bool:
+    def confirmed(self) -> bool:
         """Whether the task remembers that there is a run."""
-        return any(json.loads(kept)["certain"] for kept in self.kept.values())
+        return any(json.loads(kept)["confirmed"] for kept in self.kept.values())
 
 
 @pytest.fixture(autouse=True)
 def _quick(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """Old runs, and new ones that end soon; looks that go on for long, as a machine may be slow."""
     monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=1, timeout=0.3))
-    monkeypatch.setattr("airflow_provider_exa.operators.triggering.LISTING_INTERVAL", POKE_INTERVAL)
-    monkeypatch.setattr("airflow_provider_exa.triggers.REPLACEMENT_DELAY", 4 * LATE)
     listed_within(monkeypatch, 20)
     for days, status in enumerate(("completed", "failed", "canceled")):
         run_id = f"{OLD}_{days}"
@@ -105,7 +104,13 @@ def _quick(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def listed_within(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    monkeypatch.setattr("airflow_provider_exa.operators.triggering.LISTING_DELAY", seconds)
+    patient = replace(
+        timing(),
+        run_listed_within=seconds,
+        run_listed_interval=POKE_INTERVAL,
+        replacement_delay=4 * LATE,
+    )
+    monkeypatch.setattr("airflow_provider_exa.timing._current", patient)
 
 
 def task_of(
@@ -180,7 +185,7 @@ def test_a_monitor_without_runs_is_started_and_an_unknown_one_refused(
     exa.add_monitor("mon_new")
     assert task_of(mode, monitor_id="mon_new").run(monkeypatch).state == "success"
     ended = task_of(mode, monitor_id="mon_x").run(monkeypatch)
-    assert type(ended.error) is ExaPermanentError
+    assert isinstance(ended.error, ExaPermanentError)
     assert "404: 'Monitor not found'" in str(ended.error)
     assert posts(exa) == 1
 
@@ -220,6 +225,8 @@ class TestDeath:
         exa.trigger_delay = LATE
         if at == ABOUT_KEPT:
             listed_within(monkeypatch, SHORT)
+        if at == "waiting":
+            exa.on_trigger = ((0, "running"), (0.3, "completed"))
         if at == "looking":
             exa.fail(Fault(kind="cut", path="/trigger"))
         task = task_of(
@@ -390,11 +397,11 @@ class TestTrouble:
     @pytest.mark.parametrize(
         ("fault", "error", "words"),
         [
-            (Fault(kind="reset", path="/trigger"), ExaTransientError, "/trigger got no answer"),
-            (Fault(kind="hang", path="/trigger"), ExaTransientError, "/trigger got no answer"),
-            (Fault(kind="html", path="/trigger"), ExaBadAnswerError, "a body that cannot be read"),
-            (Fault(status=500, path="/trigger"), ExaTransientError, "/trigger was answered 500"),
-            (Fault(status=504, path="/trigger"), ExaTransientError, "/trigger was answered 504"),
+            (Fault(kind="reset", path="/trigger"), ExaTransientError, "gave no answer"),
+            (Fault(kind="hang", path="/trigger"), ExaTransientError, "gave no answer"),
+            (Fault(kind="html", path="/trigger"), ExaBadAnswerError, "cannot be read"),
+            (Fault(status=500, path="/trigger"), ExaTransientError, "answered 500"),
+            (Fault(status=504, path="/trigger"), ExaTransientError, "answered 504"),
         ],
         ids=["reset", "hang", "html", "500", "504"],
     )
@@ -438,7 +445,7 @@ class TestTrouble:
         for _ in range(2):
             ended = task.run(monkeypatch)
             assert type(ended.error) is ExaTransientError
-            assert "Exa has started a run of monitor mon_a, but lists none" in str(ended.error)
+            assert "Exa has started a run, but lists none" in str(ended.error)
         exa.runs[new_runs(exa)[0]].hidden_until = None
         assert [run_id(task.run(monkeypatch))] == new_runs(exa)
         assert posts(exa) == 1
@@ -465,7 +472,7 @@ class TestTrouble:
         task = task_of("no_wait")
         ended = task.run(monkeypatch)
         assert type(ended.error) is error
-        assert f"/trigger was answered {code}" in str(ended.error)
+        assert f"answered {code}: " in str(ended.error)
         assert (posts(exa), looks(exa), new_runs(exa)) == (asked, 0, [])
         exa.heal()
         before = len(exa.requests)
@@ -481,17 +488,20 @@ class TestTrouble:
         if why == "disabled":
             exa.add_monitor("mon_a", status="disabled")
         exa.triggers = why == "disabled"
+        listed_within(monkeypatch, SHORT)
         task = task_of(mode)
         ended = task.run(monkeypatch)
         assert type(ended.error) is ExaNotStartedError
-        assert "'triggered: false': Exa started no run of monitor mon_a" in str(ended.error)
+        assert str(ended.error).startswith("Exa started no run of monitor mon_a, which is ")
         assert f"which is {ExaHook(api='search').get_monitor('mon_a').status}," in str(ended.error)
         assert (posts(exa), new_runs(exa)) == (1, [])
         task.run(monkeypatch)
-        assert [each.method for each in exa.requests if "/monitors/mon_a/" in each.path] == [
-            *("GET", "POST", "GET"),  # the last in case that somebody has started a run meanwhile
-            *("GET", "POST", "GET"),  # a retry does not look for one first
-        ]
+        methods = [each.method for each in exa.requests if "/monitors/mon_a/" in each.path]
+        before, between, after = "".join(each[0] for each in methods).split("P")
+        # Somebody may have started a run meanwhile; a retry does not look for one first.
+        assert (before, after.strip("G")) == ("G", "")
+        assert len(between) > 2
+        assert looks(exa) >= 2
 
     @every_mode
     def test_trouble_after_the_start_does_not_start_another(
@@ -541,7 +551,7 @@ class TestOthers:
             for who in order:
                 if who not in tries:
                     tries[who] = pool.submit(tasks[who].run, monkeypatch)
-                elif stores[who].certain:
+                elif stores[who].confirmed:
                     continue  # it has joined the other's run, and there it waits
                 else:
                     goes[who].release()
@@ -572,7 +582,7 @@ class TestOthers:
             tries = [pool.submit(go, number) for number in range(len(stores))]
             started.wait(30)
             deadline = time.monotonic() + 30
-            while not all('"certain": true' in str(store.kept) for store in stores):
+            while not all('"confirmed": true' in str(store.kept) for store in stores):
                 assert time.monotonic() < deadline
                 pause()
             complete_newest(exa)
@@ -608,10 +618,11 @@ class TestOthers:
         self, exa: StandIn, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The try that was refused cannot know of it."""
-        exa.on_busy, exa.on_trigger, exa.trigger_delay = "refuse", ((0, "running"),), 4 * LATE
+        exa.on_busy, exa.on_trigger, exa.trigger_delay = "refuse", ((0, "running"),), 6 * SHORT
+        listed_within(monkeypatch, SHORT)
         task = task_of("no_wait", store=Steps(events={ABOUT_KEPT: lambda: exa.trigger("mon_a")}))
         assert type(task.run(monkeypatch).error) is ExaNotStartedError
-        threading.Event().wait(4 * LATE)
+        threading.Event().wait(6 * SHORT)
         assert [run_id(task.run(monkeypatch))] == new_runs(exa)
         assert posts(exa) == 1
 
@@ -700,15 +711,14 @@ def test_how_the_run_ends_decides_with_fail_on(
     exa: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str, outcome: str, fail_on: Any
 ) -> None:
     """As with the sensor, but Airflow may retry the task, with another run."""
-    monkeypatch.setattr("airflow_provider_exa.triggers.REPLACEMENT_DELAY", 0)
     exa.on_trigger, exa.trigger_options = ((0, "running"), (0.02, outcome)), {"failed_reason": "no luck"}
     ended = task_of(mode, **({} if fail_on is None else {"fail_on": fail_on})).run(monkeypatch)
     if outcome not in (("failed", "canceled") if fail_on is None else fail_on):
         assert (run_id(ended), ended.xcom["status"]) == (new_runs(exa)[0], outcome)
         return
     assert type(ended.error) is ExaTransientError
-    was = "failed: no luck." if outcome == "failed" else "was canceled:"
-    assert f"Run {new_runs(exa)[0]} of Exa monitor mon_a {was}" in str(ended.error)
+    was = "failed: no luck (" if outcome == "failed" else "was canceled:"
+    assert str(ended.error).startswith(f"Run {new_runs(exa)[0]} {was}")
 
 
 def test_without_a_wait_no_outcome_fails_the_task(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:

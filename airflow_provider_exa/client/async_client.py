@@ -1,29 +1,30 @@
-"""Drives calls in an event loop: one line for each Airflow connection."""
+"""Drives calls in an event loop, sending from threads: one client for each Airflow connection."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
+import contextvars
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from typing import TypeVar
 
 from tenacity import AsyncRetrying
 
+from airflow_provider_exa.client.connection import Connection, Outcome, may_repeat
+from airflow_provider_exa.client.rate_limit import RateLimit
+from airflow_provider_exa.client.retries import retry_policy
 from airflow_provider_exa.client.settings import ConnectionSettings, aread_settings
-from airflow_provider_exa.client.transport import MAX_RETRY_AFTER, Transport, retry_policy
-from airflow_provider_exa.protocol.endpoints import get_monitor, list_websets
-from airflow_provider_exa.protocol.errors import ExaError, ExaTransientError
-from airflow_provider_exa.protocol.messages import Call, Request, Response, is_bad_key
-from airflow_provider_exa.protocol.models import Dialect
+from airflow_provider_exa.client.transport import POOL_SIZE, Transport
+from airflow_provider_exa.protocol.errors import ExaError, ExaInputError, ExaTransientError
+from airflow_provider_exa.protocol.messages import Call, Request, Response
+from airflow_provider_exa.timing import timing
 
 T = TypeVar("T")
 
 
 async def adrive(call: Call[T], send: Callable[[Request], Awaitable[Response]]) -> T:
-    """Like :func:`drive`, with a sender that is awaited."""
+    """Do as :func:`~airflow_provider_exa.client.client.drive`, with sending that is awaited."""
     try:
         request = next(call)
         while True:
@@ -38,122 +39,145 @@ async def adrive(call: Call[T], send: Callable[[Request], Awaitable[Response]]) 
         return result
 
 
-READ_TIMEOUT = 10.0
-
-
-#: How many requests of a connection there may be within any second, which is made a bit longer as they do not
-#: all take the same time on their way. Exa allows a team 20. They may come in bursts: to send one at a time,
-#: with pauses between, costs several times the CPU.
-REQUESTS_PER_WINDOW = 18
-
-
-WINDOW_SECONDS = 1.05
-
-
-#: How long a connection is left alone after a 429 that does not say it.
-DEFAULT_PAUSE = 5.0
-
-
 class AsyncClient:
-    """One Airflow connection in one event loop: read once, one session, one pace."""
+    """
+    Makes calls over an Airflow connection, for triggers; it belongs to one event loop.
+
+    It has threads and a rate limit of its own, so that a connection that hangs delays no other.
+    """
 
     def __init__(self, conn_id: str) -> None:
         self.conn_id = conn_id
-        self.watches: set[object] = set()
-        self._sender: Transport | None = None
+        self._connection = Connection(conn_id)
         self._reading = asyncio.Lock()
-        self._listing = asyncio.Lock()
-        self._websets: dict[str, str | None] | None = None
-        self._turns: deque[float] = deque(maxlen=REQUESTS_PER_WINDOW)
-        self._closed_until = 0.0
+        self._places = asyncio.Semaphore(POOL_SIZE)
+        self._rate_limit = RateLimit(conn_id)
+        self._threads = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="exa")
+        self._loop = asyncio.get_running_loop()
 
     async def call(self, call: Call[T]) -> T:
-        """Run a call to its result, each request paced and repeated as the retry policy says."""
+        """
+        Run a call to its result, each request repeated as the retry policy says.
+
+        :raises ExaTransientError: also where Airflow cannot look up the connection
+        """
         return await adrive(call, self._send)
 
-    async def webset_of(self, dialect: Dialect, monitor_id: str) -> str | None:
-        """A monitor's webset, if Exa says it at once; the team's monitors are listed once, for all."""
-        if not dialect.websets or self._closed_until > asyncio.get_running_loop().time():
-            return None
-        async with self._listing:
-            with suppress(ExaError):
-                once = partial(self._once, await self._ready())
-                if self._websets is None:
-                    self._websets = {}
-                    self._websets = await adrive(list_websets(dialect), once)
-                if self._websets and monitor_id not in self._websets:
-                    monitor = await adrive(get_monitor(dialect, monitor_id), once)
-                    self._websets[monitor_id] = monitor.webset_id
-        return self._websets.get(monitor_id) if self._websets else None
+    async def gather(self, calls: Iterable[Call[T]]) -> list[T | ExaError]:
+        """Run calls beside each other, without retries; each gives its result or its error."""
 
-    async def _send(self, request: Request) -> Response:
-        sender = await self._ready()
-        response = await self._repeat(sender, request)
-        if is_bad_key(response) and (renewed := await self._renew(sender)):
-            response = await self._repeat(renewed, request)
-        return response
+        async def or_error(call: Call[T]) -> T | ExaError:
+            try:
+                return await adrive(call, self._exchange)
+            except ExaError as error:
+                return error
 
-    async def _repeat(self, sender: Transport, request: Request) -> Response:
-        try:
-            return await self._once(sender, request)
-        except ExaTransientError as error:
-            met = [error]
-
-        async def again() -> Response:
-            if met:
-                raise met.pop()
-            return await self._once(sender, request)
-
-        # Only now, as tenacity's start costs a tenth of a request; it is told of the first try.
-        return await AsyncRetrying(**retry_policy(sender.account.retries))(again)
-
-    async def _once(self, sender: Transport, request: Request) -> Response:
-        await self._turn()
-        try:
-            return await sender.asend_once(request)
-        except ExaTransientError as error:
-            if error.status == 429:
-                pause = min(error.retry_after or DEFAULT_PAUSE, MAX_RETRY_AFTER)
-                self._closed_until = asyncio.get_running_loop().time() + pause
-            raise
-
-    async def _turn(self) -> None:
-        """Wait until the pace, and the last 429, allow another request."""
-        loop = asyncio.get_running_loop()
-        while True:
-            full = len(self._turns) == REQUESTS_PER_WINDOW
-            turn = max(loop.time(), self._turns[0] + WINDOW_SECONDS) if full else loop.time()
-            self._turns.append(turn)
-            await asyncio.sleep(turn - loop.time())
-            if (closed := self._closed_until - loop.time()) <= 0:
-                return
-            await asyncio.sleep(closed)
-
-    async def _ready(self) -> Transport:
-        """The sender; whoever needs it first reads the connection, for all."""
-        async with self._reading:
-            if self._sender is None:
-                self._sender = await asyncio.to_thread(
-                    Transport, await self._parse_connection()
-                )  # it imports requests
-        return self._sender
-
-    async def _parse_connection(self) -> ConnectionSettings:
-        account = await aread_settings(self.conn_id)
-        return replace(account, timeout=min(account.timeout, READ_TIMEOUT))
-
-    async def _renew(self, refused: Transport) -> Transport | None:
-        """A sender with the connection read anew, or None if that is as it was when the key was refused."""
-        async with self._reading:
-            if self._sender is refused:
-                account = await self._parse_connection()
-                if account == refused.account:
-                    return None
-                refused.close()
-                self._sender = Transport(account)
-            return self._sender
+        return await asyncio.gather(*map(or_error, calls))
 
     def close(self) -> None:
-        """Close the session."""
-        if self._sender:
-            self._sender.close()
+        """Let the threads end, without waiting for them, and close the connections to Exa."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._connection.transport:
+            self._connection.transport.close()
+
+    async def _send(self, request: Request) -> Response:
+        try:
+            return await self._exchange(request)
+        except ExaTransientError as error:
+            failed = [error]
+
+        async def exchange() -> Response:
+            if failed:
+                raise failed.pop()
+            return await self._exchange(request)
+
+        # Only now, as tenacity's start costs a tenth of a request; it is told of the first exchange.
+        transport = self._connection.transport
+        retries = transport.settings.retries if transport else 0
+        policy = retry_policy(retries, closed_for=self._rate_limit.closed_for)
+        return await AsyncRetrying(**policy)(exchange)
+
+    async def _exchange(self, request: Request) -> Response:
+        """Send a request once, and once more if the connection turns out to have changed."""
+        transport = await self._ready()
+        outcome = await self._send_once(transport, request)
+        if may_repeat(outcome) and self._connection.is_doubted_by(outcome):
+            renewed = await self._refresh(transport)
+            if renewed is not transport:
+                outcome = await self._send_once(renewed, request)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def _send_once(self, transport: Transport, request: Request) -> Outcome:
+        """Send a request from a thread, which keeps its place to its end, even if nobody waits for it."""
+        await self._places.acquire()
+        try:
+            sent_at = await self._rate_limit.acquire()
+        except BaseException:
+            self._places.release()
+            raise
+        run = contextvars.copy_context().run
+        sending = self._threads.submit(run, transport.send, request, timing().max_triggerer_timeout)
+        sending.add_done_callback(lambda sent: self._from_thread(sent, sent_at))
+        try:
+            return await asyncio.wrap_future(sending)
+        except ExaError as error:
+            return error
+
+    def _from_thread(self, sent: Future[Response], sent_at: float) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._finish, sent, sent_at)
+
+    def _finish(self, sent: Future[Response], sent_at: float) -> None:
+        error = None if sent.cancelled() else sent.exception()
+        if isinstance(error, ExaTransientError) and error.status == 429:
+            self._rate_limit.close_for(error.retry_after, sent_at)
+        self._rate_limit.release(sent_at)
+        self._places.release()
+
+    async def _ready(self) -> Transport:
+        """Return the transport; the first request reads the connection, for all."""
+        transport = self._connection.transport
+        if transport is None:
+            async with self._reading:
+                transport = self._connection.transport or await self._read_first()
+        elif self._connection.is_due():
+            transport = await self._refresh(transport)
+        return transport
+
+    async def _read_first(self) -> Transport:
+        self._connection.begin_reading()
+        transport = await asyncio.to_thread(Transport, await self._settings())  # it imports requests
+        self._connection.replace(transport)
+        return transport
+
+    async def _settings(self) -> ConnectionSettings:
+        try:
+            return await aread_settings(self.conn_id)
+        except ExaInputError:
+            raise
+        except Exception as error:  # a secrets backend may raise anything
+            raise ExaTransientError(
+                f"Airflow cannot look up connection {self.conn_id!r} ({type(error).__name__}: {error!s:.200})"
+                ". Check that it exists, and Airflow's secrets backends."
+            ) from error
+
+    async def _refresh(self, doubted: Transport) -> Transport:
+        """Read the connection anew, unless that was done since; return the transport to use from now on."""
+        doubted_at = self._loop.time()
+        async with self._reading:
+            current = self._connection.transport or doubted
+            if current is not doubted or self._connection.read_at > doubted_at:
+                return current
+            self._connection.begin_reading()
+            try:
+                settings = await self._settings()
+                if not self._connection.differs(settings):
+                    return current
+                transport = await asyncio.to_thread(Transport, settings)
+            except ExaError as error:
+                self._connection.keep(error)
+                return current
+            self._connection.replace(transport)
+            return transport

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.sdk import BaseHook
@@ -23,6 +26,10 @@ log = logging.getLogger(__name__)
 
 
 DEFAULT_HOST = "https://api.exa.ai"
+PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+PROXY_FORM = "a URL such as http://proxy.example:3128"
+
+_HOST_NAME = re.compile(r"\w[\w.-]*")
 
 
 def _seconds(value: Any) -> float:
@@ -45,10 +52,30 @@ def _path(value: Any) -> str:
     return value
 
 
-def _proxy(value: Any) -> str:
-    if not urlsplit(value).hostname:
+def check_proxy(value: Any) -> str:
+    """
+    Return the URL of a proxy.
+
+    :raises ValueError: it cannot be one; the error does not show it, as it may hold a password
+    """
+    if not isinstance(value, str):
         raise ValueError
-    return str(value)
+    parts = urlsplit(value.strip())
+    if parts.scheme not in PROXY_SCHEMES or not _has_address(parts):
+        raise ValueError
+    return value.strip()
+
+
+def _has_address(parts: SplitResult) -> bool:
+    """Return whether a URL names a host, and a port that can be one."""
+    if parts.port == 0:  # a port that is no number, or out of range, is a ValueError
+        return False
+    host = parts.hostname or ""
+    try:
+        host.encode("idna")
+        return bool(_HOST_NAME.fullmatch(host) or (":" in host and IPv6Address(host)))
+    except (UnicodeError, AddressValueError):
+        return False
 
 
 def _flag(value: Any) -> bool:
@@ -61,35 +88,30 @@ EXTRAS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "retries": (_count, "a whole number, 0 or more"),
     "verify": (_flag, "true or false"),
     "ca_file": (_path, "the path of a CA bundle that is there"),
-    "proxy": (_proxy, "a URL such as http://proxy.example:3128"),
+    "proxy": (check_proxy, PROXY_FORM),
 }
 
 
 def read_settings(conn_id: str) -> ConnectionSettings:
     """
-    The account that an Airflow connection describes.
+    Read the settings of an Airflow connection.
 
-    :raises ExaInputError: there is no such connection, it has no API key, or a setting is not what it has to
-        be; names the connection and the setting
+    :raises ExaInputError: the connection has no API key, or a setting that cannot be used; names the
+        connection and the setting
+    :raises AirflowNotFoundException: Airflow finds no such connection; it says so, too, if a secrets backend
+        fails
     """
-    try:
-        return _parse_connection(BaseHook.get_connection(conn_id))
-    except AirflowNotFoundException:
-        raise _no_connection(conn_id) from None
+    return _parse_connection(BaseHook.get_connection(conn_id))
 
 
 async def aread_settings(conn_id: str) -> ConnectionSettings:
-    """Like :func:`read_settings`, for an event loop."""
+    """Do as :func:`read_settings`, for an event loop."""
     try:
-        return _parse_connection(await BaseHook.aget_connection(conn_id))
+        connection = await BaseHook.aget_connection(conn_id)
     except AirflowNotFoundException:
-        raise _no_connection(conn_id) from None
-
-
-def _no_connection(conn_id: str) -> ExaInputError:
-    return ExaInputError(
-        f"There is no Airflow connection {conn_id!r}; add one of type exa, with the API key."
-    )
+        # In dag.test() only the synchronous lookup sees Airflow's database.
+        connection = await asyncio.to_thread(BaseHook.get_connection, conn_id)
+    return _parse_connection(connection)
 
 
 def _parse_connection(connection: Connection) -> ConnectionSettings:
@@ -107,7 +129,7 @@ def _parse_connection(connection: Connection) -> ConnectionSettings:
     ca_file = settings.pop("ca_file", None)
     if ca_file and settings.get("verify", True):
         settings["verify"] = ca_file
-    return ConnectionSettings(url, key, **settings)
+    return ConnectionSettings(url, key, **settings, conn_id=connection.conn_id)
 
 
 def _read_extras(where: str, extra: object) -> dict[str, Any]:
@@ -132,10 +154,11 @@ class ConnectionSettings:
     What an Airflow connection says of Exa.
 
     :param base_url: scheme, host and, where there is one, the path that the APIs are below
-    :param timeout: seconds for an answer to begin, and from the request to the last byte of its body
+    :param timeout: seconds from the request to the last byte of its answer
     :param retries: how often one request is sent again
     :param verify: whether to check the server's certificate, or the path of a CA bundle to check it with
-    :param proxy: URL of an HTTP proxy; None leaves it to the environment
+    :param proxy: URL of a proxy; None leaves it to the environment
+    :param conn_id: the name of the connection, for errors
     """
 
     base_url: str
@@ -144,18 +167,28 @@ class ConnectionSettings:
     retries: int = 4
     verify: bool | str = True
     proxy: str | None = field(default=None, repr=False)
+    conn_id: str = "exa_default"
 
 
 def base_url(host: str, port: int | None, scheme: str | None) -> str:
     """
-    The base URL that a connection's host, port and schema mean; https unless they say otherwise.
+    Make a base URL of a connection's host, port and schema; https unless they say otherwise.
 
     :raises ValueError: it is no HTTP URL, or has a user name, a password, a query or a fragment
     """
-    parts = urlsplit(host if "://" in host else f"{scheme or 'https'}://{host}")
-    own_port = parts.port  # a bad one is a ValueError, too
+    host = host.strip()
+    if _is_ipv6(host):
+        host = f"[{host}]"  # a connection that is given as a URI has lost them
+    parts = urlsplit(host if "://" in host else f"{(scheme or '').strip() or 'https'}://{host}")
     odd = "@" in parts.netloc or parts.query or parts.fragment
-    if parts.scheme not in ("http", "https") or not parts.hostname or odd:
+    if parts.scheme not in ("http", "https") or odd or not _has_address(parts):
         raise ValueError("it must look like https://api.exa.ai, with the API key in the password")
-    netloc = f"{parts.netloc}:{port}" if port and not own_port else parts.netloc
+    netloc = f"{parts.netloc}:{port}" if port and not parts.port else parts.netloc
     return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return bool(IPv6Address(host))
+    except AddressValueError:
+        return False

@@ -1,169 +1,220 @@
-"""How a request reaches Exa: one sender over a ``requests`` session, and when it is sent again."""
+"""How one request reaches Exa: over ``requests``, which is imported when a transport is made."""
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import functools
-import logging
 import platform
-import time
-from concurrent.futures import ThreadPoolExecutor
+import ssl
+from collections.abc import Iterator
+from http.client import BadStatusLine, HTTPException
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
-
-from airflow_provider_exa.client.settings import ConnectionSettings
-from airflow_provider_exa.protocol.errors import ExaHugeAnswerError, ExaTransientError
-from airflow_provider_exa.protocol.messages import Request, Response, is_transient, refusal
+from airflow_provider_exa.client.deadline import bound
+from airflow_provider_exa.client.redaction import Redactor
+from airflow_provider_exa.client.settings import PROXY_FORM, ConnectionSettings, check_proxy
+from airflow_provider_exa.protocol.errors import (
+    ExaError,
+    ExaHugeAnswerError,
+    ExaInputError,
+    ExaTransientError,
+)
+from airflow_provider_exa.protocol.messages import (
+    MAX_QUOTED,
+    MAX_SEARCHED,
+    Request,
+    Response,
+    is_redirect,
+    receive,
+)
 
 if TYPE_CHECKING:
     import requests
 
-
-log = logging.getLogger(__name__)
-
-
+#: Seconds for a TCP connection, and again for its TLS.
 CONNECT_TIMEOUT = 5.0
-
-
+#: Bytes of an unpacked answer.
 MAX_BODY = 16 * 1024 * 1024
-
-
-MAX_RETRY_AFTER = 60.0
-
-
+#: An answer that has brought so many bytes when its time is over is too large, not lost.
+LARGE_BODY = 8 * 1024
+CHUNK = 64 * 1024
+#: The headers of an answer that say something, by lower-case name.
+HEADERS = ("retry-after", "x-request-id")
+#: Requests under way at once over one transport.
 POOL_SIZE = 16
-
-
-_backoff = wait_random_exponential(multiplier=1, max=30)
+#: Errors of requests and urllib3 whose cause says more.
+GENERIC = ("ConnectionError", "ProtocolError", "InvalidChunkLength")
+#: What OpenSSL calls an answer that is not TLS.
+NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST")
+#: How an answer in TLS begins, seen as HTTP.
+TLS_ALERT = "\x15\x03"
 
 
 class Transport:
-    """Sends requests for one account over one session; its pool of connections is shared by threads."""
+    """
+    Sends requests with the settings of a connection; its pool of TCP connections is shared by threads.
 
-    def __init__(self, account: ConnectionSettings) -> None:
+    :raises ExaInputError: the host or the proxy, also one that the environment names, cannot be used
+    """
+
+    def __init__(self, settings: ConnectionSettings) -> None:
         # Here alone: to import requests takes a fifth of a second, which no DAG file is to pay for.
         import requests
         from requests.adapters import HTTPAdapter
+        from requests.utils import select_proxy
         from urllib3.exceptions import HTTPError
+        from urllib3.util import Timeout
 
-        self.account = account
-        self._failures = (OSError, HTTPError)  # requests' own errors are OSErrors
+        self.settings = settings
+        self._failures = (OSError, HTTPError, HTTPException)  # requests' own errors are OSErrors
         self._new_request = requests.Request
-        self._session: requests.Session = requests.Session()
-        self._headers = {"User-Agent": user_agent(), "Accept": "application/json"}
+        self._new_timeout: Any = Timeout  # the stubs of requests do not know that it takes one
         # What the environment says of proxies and certificates is looked up once, not for each request;
-        # the account's own settings beat it.
-        proxies = {"http": account.proxy, "https": account.proxy} if account.proxy else {}
-        self._settings = self._session.merge_environment_settings(
-            account.base_url, proxies, True, account.verify, None
-        )
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=POOL_SIZE, pool_block=True)
-        self._session.mount(account.base_url, adapter)
-
-    def send_once(self, request: Request) -> Response:
-        """
-        One answer to one request.
-
-        :raises ExaTransientError: no answer, or one that says that Exa cannot answer now
-        :raises ExaHugeAnswerError: the answer has more than 16 MiB
-        """
-        url = self.account.base_url + request.path
+        # the connection's own settings beat it.
+        proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else {}
+        with requests.Session() as session:
+            self._options: Any = session.merge_environment_settings(
+                settings.base_url, proxies, True, settings.verify, None
+            )
+        proxy = _check_selected(settings, select_proxy(settings.base_url, self._options["proxies"]))
+        # Not a session, which would read the body of a redirect, and look for the host in ~/.netrc.
+        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=POOL_SIZE, pool_block=True)
+        bound(self._adapter.poolmanager)
+        parts = urlsplit(proxy or "")
+        self._redactor = Redactor(settings.api_key, map(unquote, filter(None, (parts.password,))))
         try:
-            response = self._exchange(request, url)
+            self._new_request("GET", settings.base_url).prepare()
+            if proxy:
+                bound(self._adapter.proxy_manager_for(proxy))
         except self._failures as error:
-            raise ExaTransientError(
-                f"{request.method} {url} got no answer ({type(error).__name__}: {self._redact(str(error))}).",
-                repeatable=request.method == "GET",
-            ) from None
-        if is_transient(response.status):
-            raise refusal(request, response)
-        return response
+            unusable = f"unusable host or proxy ({self._redactor.text(str(error))[:MAX_QUOTED]})"
+        else:
+            return
+        raise ExaInputError(f"The Airflow connection {settings.conn_id!r} has an {unusable}.")
 
-    def _exchange(self, request: Request, url: str) -> Response:
-        deadline = time.monotonic() + self.account.timeout
-        # Not Session.request, which would look for the host in ~/.netrc and merge settings for each request.
-        headers = {**self._headers, "x-api-key": self.account.api_key}
+    def send(self, request: Request, timeout: float | None = None) -> Response:
+        """
+        Send one request, once.
+
+        :param timeout: seconds for the whole answer, if that is less than the connection allows
+        :raises ExaTransientError: there is no answer, or it cannot be read, or Exa cannot answer now
+        :raises ExaHugeAnswerError: the answer has more than 16 MiB, or did not arrive in time
+        :raises ExaInputError: one side speaks TLS and the other does not
+        """
+        seconds = min(self.settings.timeout, timeout or self.settings.timeout)
+        url = self.settings.base_url + request.path
+        try:
+            response = self._exchange(request, url, seconds)
+        except self._failures as error:
+            failure = self._failure(error, f"{request.method} {url}", repeatable=request.method == "GET")
+        else:
+            return receive(request, response)
+        raise failure  # here, so that the error of a library, which quotes the server, is not its context
+
+    def _exchange(self, request: Request, url: str, seconds: float) -> Response:
+        headers = {
+            "User-Agent": user_agent(),
+            "Accept": "application/json",
+            "x-api-key": self.settings.api_key,
+        }
         prepared = self._new_request(request.method, url, headers, params=request.params).prepare()
-        with self._session.send(
-            prepared,
-            timeout=(min(CONNECT_TIMEOUT, self.account.timeout), self.account.timeout),
-            allow_redirects=False,
-            **self._settings,
-        ) as answer:
-            body = bytearray()
-            # Not iter_content, which waits until a chunk is full: bytes may come one by one for ever.
-            while chunk := answer.raw.read1(65536, decode_content=True):
-                body += chunk
-                if len(body) > MAX_BODY:
-                    raise ExaHugeAnswerError(
-                        f"{request.method} {url} was answered with more than {MAX_BODY >> 20} MiB."
-                    )
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"no whole answer in {self.account.timeout:g} s")
+        timeout = self._new_timeout(connect=min(CONNECT_TIMEOUT, seconds), read=seconds, total=seconds)
+        text = self._redactor.text
+        with self._adapter.send(prepared, timeout=timeout, **self._options) as answer:
+            body = (
+                b""
+                if is_redirect(answer.status_code)
+                else self._read(answer, f"{request.method} {url}", seconds)
+            )
             return Response(
                 status=answer.status_code,
-                body=bytes(body),
+                body=self._redactor.body(body),
                 url=url,
-                headers={name.lower(): value for name, value in answer.headers.items()},
-                redact=self._redact,
+                headers={name: text(value) for name in HEADERS if (value := answer.headers.get(name))},
+                redact=text,
+                conn_id=self.settings.conn_id,
             )
 
-    def _redact(self, text: str) -> str:
-        return text.replace(self.account.api_key, "***")
+    def _read(self, answer: requests.Response, asked: str, seconds: float) -> bytes:
+        body = bytearray()
+        try:
+            # Not iter_content, which waits until a chunk is full: bytes may come one by one for ever.
+            while chunk := answer.raw.read1(CHUNK, decode_content=True):
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise ExaHugeAnswerError(f"Exa's answer has more than {MAX_BODY >> 20} MiB ({asked}).")
+        except self._failures as error:
+            if len(body) < LARGE_BODY or not _find(error, TimeoutError):
+                raise
+        else:
+            return bytes(body)
+        raise ExaHugeAnswerError(
+            f"Exa's answer did not arrive within {seconds:g} s, only {len(body) >> 10} KiB of it ({asked}). "
+            "Ask for less at once, or give the connection a longer timeout."
+        )
 
-    def send(self, request: Request) -> Response:
-        """Like :meth:`send_once`, repeated as :func:`retry_policy` says."""
-        return Retrying(**retry_policy(self.account.retries))(self.send_once, request)
-
-    async def asend_once(self, request: Request) -> Response:
-        """Like :meth:`send_once`, from a thread of this package; to cancel it leaves the thread behind."""
-        run = contextvars.copy_context().run
-        return await asyncio.get_running_loop().run_in_executor(threads(), run, self.send_once, request)
+    def _failure(self, error: Exception, asked: str, *, repeatable: bool) -> ExaError:
+        conn_id = self.settings.conn_id
+        causes = list(_causes(error))
+        via = "proxy" if any("ProxyError" in type(cause).__name__ for cause in causes) else "host"
+        if (no_tls := _find(error, ssl.SSLError)) and no_tls.reason in NO_TLS:
+            return ExaInputError(
+                f"The {via} of connection {conn_id!r} does not speak TLS ({asked}). "
+                f"Begin it with http:// if that is meant, or check its port."
+            )
+        if (odd := _find(error, BadStatusLine)) and odd.line.startswith(TLS_ALERT):
+            return ExaInputError(
+                f"The {via} of connection {conn_id!r} speaks TLS ({asked}). Begin it with https://."
+            )
+        cause = next(cause for cause in reversed(causes) if isinstance(cause, self._failures))
+        why = "timed out" if isinstance(cause, TimeoutError) else str(cause)[:MAX_SEARCHED]
+        named = cause if type(error).__name__ in GENERIC else error
+        why = self._redactor.text(" ".join(f"{type(named).__name__}: {why}".split()))[:MAX_QUOTED]
+        return ExaTransientError(
+            f"Exa gave no answer ({why}; {asked}). Check the host and the proxy of connection {conn_id!r}.",
+            repeatable=repeatable,
+        )
 
     def close(self) -> None:
-        """Close the session's connections."""
-        self._session.close()
+        """Close the connections that no request uses."""
+        self._adapter.close()
 
 
-def retry_policy(retries: int) -> dict[str, Any]:
-    """
-    When and after how long a request is sent again, as arguments for tenacity.
-
-    Only transient errors that may be repeated are. ``Retry-After`` is a floor, of a minute at most; else
-    the waits grow from 1 s to 30 s, with jitter.
-    """
-    return {
-        "retry": retry_if_exception(lambda e: isinstance(e, ExaTransientError) and e.repeatable),
-        "stop": stop_after_attempt(retries + 1),
-        "wait": _pause,
-        "before_sleep": _log_retry,
-        "reraise": True,
-    }
+def _check_selected(settings: ConnectionSettings, proxy: str | None) -> str | None:
+    """Return the proxy in use as a URL; the environment may leave out its scheme."""
+    if not proxy:
+        return None
+    try:
+        return check_proxy(proxy if "://" in proxy else f"http://{proxy}")
+    except ValueError:
+        pass
+    raise ExaInputError(
+        f"The environment names a proxy that cannot be used (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, for "
+        f"{settings.base_url}); it must be {PROXY_FORM}."
+    )
 
 
-def _pause(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked = getattr(error, "retry_after", None) or 0.0
-    return max(_backoff(state), min(asked, MAX_RETRY_AFTER))
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Follow an error to its cause; urllib3 keeps some as an argument."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause and id(cause) not in seen:
+        yield cause
+        seen.add(id(cause))
+        inner = [getattr(cause, "reason", None), *cause.args, cause.__cause__, cause.__context__]
+        cause = next(
+            (each for each in inner if isinstance(each, BaseException) and id(each) not in seen), None
+        )
 
 
-def _log_retry(state: RetryCallState) -> None:
-    if state.outcome and state.next_action:
-        log.warning("%s Asking again in %.1f s.", state.outcome.exception(), state.next_action.sleep)
-
-
-@functools.cache
-def threads() -> ThreadPoolExecutor:
-    """The threads that send for an event loop: as many requests as there may be at once in a process."""
-    return ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="exa")
+def _find(error: BaseException, kind: type[Any]) -> Any:
+    return next((cause for cause in _causes(error) if isinstance(cause, kind)), None)
 
 
 @functools.cache
 def user_agent() -> str:
-    """Who asks, for Exa's logs."""
+    """Say who asks, for Exa's logs."""
     return (
         f"airflow-provider-exa/{version('airflow-provider-exa')} "
         f"(Airflow {version('apache-airflow')}; Python {platform.python_version()})"

@@ -1,4 +1,4 @@
-"""The operators that list: runs, what a run found, monitors."""
+"""The operators that list runs, their results, and monitors."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from shutil import copyfileobj
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator, ObjectStoragePath
+from airflow.sdk import ObjectStoragePath
 
-from airflow_provider_exa.hooks import ExaHook
-from airflow_provider_exa.links import ExaWebsetLink, webset_of
+from airflow_provider_exa.operators.base import ExaBaseOperator
 from airflow_provider_exa.protocol.endpoints import list_runs
 from airflow_provider_exa.protocol.errors import ExaInputError
 from airflow_provider_exa.protocol.models import STATUSES, MonitorRun, dialect_of
 from airflow_provider_exa.protocol.paging import newest_runs
 from airflow_provider_exa.protocol.results import summary_of
-from airflow_provider_exa.protocol.validation import as_time, check_id, check_time, check_words
+from airflow_provider_exa.protocol.validation import (
+    as_run_id,
+    as_time,
+    check_id,
+    check_time,
+    check_words,
+    is_template,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -28,9 +34,9 @@ MAX_LIMIT = 1000
 MAX_INLINE = 1 << 20
 
 
-class ExaListMonitorRunsOperator(BaseOperator):
+class ExaListMonitorRunsOperator(ExaBaseOperator):
     """
-    List the runs of an Exa monitor; returns a list of dicts, newest first.
+    List the runs of an Exa monitor; return a list of dicts, newest first.
 
     An unknown monitor is an error, as it is for a wait, although Exa lists its runs as empty.
 
@@ -41,14 +47,11 @@ class ExaListMonitorRunsOperator(BaseOperator):
     :param limit: at most so many, 1 to 1000; what is returned goes to XCom
     :param exa_conn_id: the Airflow connection (templated)
     :param api: which of Exa's monitor APIs the monitor belongs to
-    :raises ExaPermanentError: Exa refuses what is asked
+    :raises ExaPermanentError: Exa refuses the request
     :raises ExaTransientError: Exa cannot answer, after retries
     """
 
     template_fields: Sequence[str] = ("monitor_id", "created_after", "created_before", "exa_conn_id")
-    ui_color: str = "#e8ecff"
-    operator_extra_links = (ExaWebsetLink(),)
-    webset_id: str | None = None
 
     def __init__(
         self,
@@ -62,28 +65,26 @@ class ExaListMonitorRunsOperator(BaseOperator):
         api: str = "websets",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        check_id("monitor_id", monitor_id)
-        if statuses is not None:
-            check_words("statuses", statuses, STATUSES)
-        check_time("created_after", created_after)
-        check_time("created_before", created_before)
-        if not 1 <= limit <= MAX_LIMIT:
-            raise ExaInputError(f"limit={limit!r} is not between 1 and {MAX_LIMIT}")
-        dialect_of(api)
+        super().__init__(exa_conn_id=exa_conn_id, api=api, **kwargs)
+        with self.naming_errors():
+            check_id("monitor_id", monitor_id)
+            if statuses is not None:
+                check_words("statuses", statuses, STATUSES)
+            check_time("created_after", created_after)
+            check_time("created_before", created_before)
+            if not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
+                raise ExaInputError(f"limit={limit!r:.100} is not between 1 and {MAX_LIMIT}")
         self.monitor_id = monitor_id
         self.statuses = statuses
         self.created_after = created_after
         self.created_before = created_before
         self.limit = limit
-        self.exa_conn_id = exa_conn_id
-        self.api = api
 
     def execute(self, context: Context) -> list[dict[str, str | None]]:
         """List the runs now."""
-        hook = ExaHook(self.exa_conn_id, self.api)
-        since = as_time("created_after", self.created_after) if self.created_after else None
-        until = as_time("created_before", self.created_before) if self.created_before else None
+        with self.naming_errors():
+            since = as_time("created_after", self.created_after) if self.created_after else None
+            until = as_time("created_before", self.created_before) if self.created_before else None
 
         def keep(run: MonitorRun) -> bool:
             return (
@@ -92,17 +93,19 @@ class ExaListMonitorRunsOperator(BaseOperator):
                 and (not until or run.created_at < until)
             )
 
-        runs = hook.call(newest_runs(list_runs(hook.dialect, self.monitor_id), self.limit, keep, since))
+        hook, monitor_id = self.hook, self.monitor_id
+        listing = list_runs(hook.dialect, monitor_id, since=since, keep_raw=False)
+        runs = hook.call(newest_runs(listing, self.limit, keep))
         if not runs:
-            hook.get_monitor(self.monitor_id)
-        self.webset_id = webset_of(hook, self.monitor_id)
-        self.log.info("Monitor %s: %d runs.", self.monitor_id, len(runs))
+            hook.get_monitor(monitor_id)
+        self.linked_monitor_ids = [monitor_id]
+        self.log.info("Listed %d runs (monitor %s).", len(runs), monitor_id)
         return [run.as_dict() for run in runs]
 
 
-class ExaListMonitorRunResultsOperator(BaseOperator):
+class ExaListMonitorRunResultsOperator(ExaBaseOperator):
     """
-    List what an Exa monitor run found, in Exa's own words; returns where it is, or the results themselves.
+    List the results of an Exa monitor run, in Exa's own words; return their place, or the results themselves.
 
     They can be large, so they are written to ``path`` as JSON Lines, one result a line, and the task returns
     ``{"path": …, "count": …}``. Without ``path`` it returns the results as a list of dicts. What a search
@@ -119,14 +122,11 @@ class ExaListMonitorRunResultsOperator(BaseOperator):
     :param exa_conn_id: the Airflow connection (templated)
     :param api: which of Exa's monitor APIs the monitor belongs to
     :raises ExaInputError: the run has not ended, or has more than 1 MiB of results and there is no ``path``
-    :raises ExaPermanentError: Exa refuses what is asked
+    :raises ExaPermanentError: Exa refuses the request
     :raises ExaTransientError: Exa cannot answer
     """
 
     template_fields: Sequence[str] = ("monitor_id", "run_id", "path", "exa_conn_id")
-    ui_color: str = "#e8ecff"
-    operator_extra_links = (ExaWebsetLink(),)
-    webset_id: str | None = None
 
     def __init__(
         self,
@@ -138,26 +138,27 @@ class ExaListMonitorRunResultsOperator(BaseOperator):
         api: str = "websets",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        check_id("monitor_id", monitor_id)
-        check_id("run_id", run_id)
-        dialect_of(api)
+        super().__init__(exa_conn_id=exa_conn_id, api=api, **kwargs)
+        with self.naming_errors():
+            check_id("monitor_id", monitor_id)
+            if not is_template(run_id):
+                check_id("run_id", as_run_id(run_id))
         self.monitor_id = monitor_id
         self.run_id = run_id
         self.path = path
-        self.exa_conn_id = exa_conn_id
-        self.api = api
 
     def execute(self, context: Context) -> list[dict[str, Any]] | dict[str, Any]:
         """List the results now."""
-        hook = ExaHook(self.exa_conn_id, self.api)
-        self.webset_id = webset_of(hook, self.monitor_id)
-        run = hook.get_monitor_run(self.monitor_id, self.run_id)
+        with self.naming_errors():
+            self.run_id = as_run_id(self.run_id)
+        hook, monitor_id = self.hook, self.monitor_id
+        self.linked_monitor_ids = [monitor_id]
+        run = hook.get_monitor_run(monitor_id, self.run_id)
         results = hook.list_run_results(run, whole=True)
-        told = self._return_inline(results) if self.path is None else self._write(results, self.path)
+        returned = self._return_inline(results) if self.path is None else self._write(results, self.path)
         if (summary := summary_of(hook.dialect, run)) is not None:
             context["ti"].xcom_push(key="summary", value=summary)
-        return told
+        return returned
 
     def _return_inline(self, results: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
         listed, size = [], 0
@@ -166,31 +167,31 @@ class ExaListMonitorRunResultsOperator(BaseOperator):
             size += len(json.dumps(result))
             if size > MAX_INLINE:
                 raise ExaInputError(
-                    f"run {self.run_id} has more than {MAX_INLINE >> 20} MiB of results; give a path for them"
+                    f"Run {self.run_id} has more than {MAX_INLINE >> 20} MiB of results; give a path."
                 )
-        self.log.info("Run %s of monitor %s: %d results.", self.run_id, self.monitor_id, len(listed))
+        self.log.info("Listed %d results of run %s (monitor %s).", len(listed), self.run_id, self.monitor_id)
         return listed
 
     def _write(self, results: Iterator[dict[str, Any]], to: str) -> dict[str, Any]:
         """Write the results to a temporary file, and once all are there to where they belong."""
+        if ".." in to.replace("\\", "/").split("/"):
+            raise ExaInputError(f"path={to!r:.200} has '..' in it; an id of Exa's may hold anything")
         path, count = ObjectStoragePath(to), 0
         with TemporaryFile() as lines:
             for count, result in enumerate(results, 1):  # noqa: B007 (counts them)
-                # Half an emoji, as a text that was cut may end with, can only be written as its escape.
-                line = json.dumps(result, ensure_ascii=False).encode(errors="backslashreplace")
-                lines.write(line + b"\n")
+                lines.write(json.dumps(result, ensure_ascii=False).encode() + b"\n")
             lines.seek(0)
-            if path.protocol == "file":
+            if path.protocol in ("", "file"):
                 path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:  # type: ignore[no-untyped-call]
                 copyfileobj(lines, file)
-        self.log.info("Run %s of monitor %s: %d results in %s.", self.run_id, self.monitor_id, count, path)
+        self.log.info("Wrote %d results of run %s to %s.", count, self.run_id, path)
         return {"path": str(path), "count": count}
 
 
-class ExaListMonitorsOperator(BaseOperator):
+class ExaListMonitorsOperator(ExaBaseOperator):
     """
-    List the team's Exa monitors; returns a list of dicts with ``id, status, enabled, webset_id``.
+    List the team's Exa monitors; return a list of dicts with ``id, status, enabled, webset_id``.
 
     To map over them: ``.expand(monitor_id=monitors.output.map(lambda monitor: monitor["id"]))``.
 
@@ -198,13 +199,11 @@ class ExaListMonitorsOperator(BaseOperator):
     :param webset_id: only monitors of this webset (templated); search monitors have none
     :param exa_conn_id: the Airflow connection (templated)
     :param api: which of Exa's monitor APIs to ask
-    :raises ExaPermanentError: Exa refuses what is asked
+    :raises ExaPermanentError: Exa refuses the request
     :raises ExaTransientError: Exa cannot answer
     """
 
     template_fields: Sequence[str] = ("webset_id", "exa_conn_id")
-    ui_color: str = "#e8ecff"
-    operator_extra_links = (ExaWebsetLink(),)
 
     def __init__(
         self,
@@ -215,19 +214,17 @@ class ExaListMonitorsOperator(BaseOperator):
         api: str = "websets",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        dialect_of(api, websets=webset_id and f"webset_id={webset_id!r}")
-        if webset_id is not None:
-            check_id("webset_id", webset_id)
+        super().__init__(exa_conn_id=exa_conn_id, api=api, **kwargs)
+        with self.naming_errors():
+            dialect_of(api, websets=webset_id and f"webset_id={webset_id!r}")
+            if webset_id is not None:
+                check_id("webset_id", webset_id)
         self.only_enabled = only_enabled
         self.webset_id = webset_id
-        self.exa_conn_id = exa_conn_id
-        self.api = api
 
     def execute(self, context: Context) -> list[dict[str, str | bool | None]]:
         """List the monitors now."""
-        hook = ExaHook(self.exa_conn_id, self.api)
-        monitors = [monitor.as_dict() for monitor in hook.list_monitors(webset_id=self.webset_id)]
+        monitors = [monitor.as_dict() for monitor in self.hook.list_monitors(webset_id=self.webset_id)]
         listed = [monitor for monitor in monitors if monitor["enabled"] or not self.only_enabled]
-        self.log.info("%d monitors, of which %d are returned.", len(monitors), len(listed))
+        self.log.info("Listed %d monitors, of which %d are returned.", len(monitors), len(listed))
         return listed

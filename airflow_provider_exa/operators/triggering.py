@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pendulum
 from airflow.providers.common.compat.sdk import conf
-from airflow.sdk import BaseOperator
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from airflow_provider_exa.hooks import ExaHook
-from airflow_provider_exa.links import ExaWebsetLink
-from airflow_provider_exa.protocol.endpoints import list_runs
+from airflow_provider_exa.operators.base import ExaBaseOperator
 from airflow_provider_exa.protocol.errors import ExaError, ExaNotStartedError, ExaTransientError
 from airflow_provider_exa.protocol.models import MonitorRun, dialect_of
-from airflow_provider_exa.protocol.paging import newest_runs
 from airflow_provider_exa.protocol.validation import as_time, check_id, check_seconds, check_words
 from airflow_provider_exa.task_state import forget, recall, remember
+from airflow_provider_exa.timing import timing
 from airflow_provider_exa.triggers import ExaStartedRunTrigger
 from airflow_provider_exa.waiting.outcome import FAIL_ON, raise_for_outcome, unwrap_event
+from airflow_provider_exa.waiting.poller import poll_once
 from airflow_provider_exa.waiting.progress import Progress
-from airflow_provider_exa.waiting.selection import StartedRun
-from airflow_provider_exa.waiting.snapshot import look, run_of
+from airflow_provider_exa.waiting.selection import RunSelector, StartedRun
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 STATE_KEY = "exa_trigger"
-#: Seconds from a trigger until its run is surely listed, which Exa does not say, and between looks for it.
-LISTING_DELAY = 60.0
-LISTING_INTERVAL = 2.0
 
 
-class ExaTriggerMonitorOperator(BaseOperator):
+class ExaTriggerMonitorOperator(ExaBaseOperator):
     """
-    Start a run of an Exa search monitor now; returns the run as a dict.
+    Start a run of an Exa search monitor now; return the run as a dict.
 
     If the monitor's newest run has not ended, it is joined instead, as Exa would cancel it for a new one.
     Where two tasks start one at the very same time, both follow the same: the newer run, if Exa cancels the
@@ -56,14 +51,12 @@ class ExaTriggerMonitorOperator(BaseOperator):
     :param exa_conn_id: the Airflow connection (templated)
     :param api: which of Exa's monitor APIs the monitor belongs to; Websets can start none
     :param deferrable: wait in the triggerer, where all waits on a monitor share one poll
-    :raises ExaPermanentError: Exa refuses what is asked
+    :raises ExaPermanentError: Exa refuses the request
     :raises ExaTransientError: Exa cannot answer, or starts no run, or lists none within a minute, or the run
         ended in one of the ways that ``fail_on`` names; another may not
     """
 
     template_fields: Sequence[str] = ("monitor_id", "exa_conn_id")
-    ui_color: str = "#e8ecff"
-    operator_extra_links = (ExaWebsetLink(),)
 
     def __init__(
         self,
@@ -77,124 +70,157 @@ class ExaTriggerMonitorOperator(BaseOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        check_id("monitor_id", monitor_id)
-        check_words("fail_on", fail_on, FAIL_ON)
-        check_seconds("poll_interval", poll_interval)
-        dialect_of(api, trigger="starting a run")
+        super().__init__(exa_conn_id=exa_conn_id, api=api, **kwargs)
+        with self.naming_errors():
+            check_id("monitor_id", monitor_id)
+            check_words("fail_on", fail_on, FAIL_ON)
+            check_seconds("poll_interval", poll_interval)
+            dialect_of(api, trigger="starting a run")
         self.monitor_id = monitor_id
         self.wait_for_completion = wait_for_completion
         self.fail_on = fail_on
         self.poll_interval = poll_interval
-        self.exa_conn_id = exa_conn_id
-        self.api = api
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Start a run, unless an earlier process of this task has, and wait for it."""
-        hook = ExaHook(self.exa_conn_id, self.api)
-        started = self._started_before(hook, context) or self._start(hook, context)
+        began = time.monotonic()
+        started = self._recall(context) or self._start(context)
         if not self.wait_for_completion:
-            run = self._find(hook, started, LISTING_DELAY)
+            run = self._find(started)
             if run is None:
                 raise ExaTransientError(
-                    f"Exa has started a run of monitor {self.monitor_id}, but lists none after "
-                    f"{LISTING_DELAY:g} s. A retry looks for it again and starts no other."
+                    f"Exa has started a run, but lists none after {timing().run_listed_within:g} s (monitor "
+                    f"{self.monitor_id}). A retry looks for it again and starts no other."
                 )
             return run.as_dict()
-        trigger = ExaStartedRunTrigger(
-            self.monitor_id,
-            started.created_after.isoformat(),
-            started.known,
-            poll_interval=self.poll_interval,
-            exa_conn_id=self.exa_conn_id,
-            api=self.api,
-            looked=True,
-        )
-        if self.deferrable:
-            self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
-        progress = Progress(pendulum.now("UTC"), looked=True)
-        return self.execute_complete(context, asyncio.run(trigger.wait(progress)))
+        run = self._wait(started)
+        if run is None:
+            self._defer(started, time.monotonic() - began)
+        return self._check_outcome(run.as_dict())
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Judge the run that the trigger brings."""
+        """Return the run that the trigger brings, or raise for how it ended."""
         run: dict[str, Any] = unwrap_event(event)
+        self.log.info("Run %s %s (monitor %s).", run["id"], run["status"], self.monitor_id)
+        return self._check_outcome(run)
+
+    def _check_outcome(self, run: dict[str, Any]) -> dict[str, Any]:
         raise_for_outcome([run], self.fail_on, error=ExaTransientError)
         return run
 
-    def _started_before(self, hook: ExaHook, context: Context) -> StartedRun | None:
-        """The run that an earlier process of this task started, unless the task is to start another."""
-        kept, cleared = recall(context, STATE_KEY)
-        if kept is None:
-            return None
-        started = StartedRun(as_time("created_after", kept["created_after"]), kept["known"])
-        age = (pendulum.now("UTC") - as_time("at", kept["at"])).total_seconds()
-        if cleared and age > LISTING_DELAY:
-            return None  # if it has not ended, it is the newest and will be joined
-        sure = kept["certain"] and not cleared
-        self.log.info("An earlier process of this task %s a run.", "started" if sure else "may have started")
-        # What is not certain was remembered before Exa was asked, which may have taken minutes.
-        run = self._find(hook, started, LISTING_DELAY - (age if kept["certain"] else 0))
-        if run is None:
-            return started if sure else None
-        failed = self.wait_for_completion and run.status in self.fail_on
-        if run.finished and (cleared or failed):
-            return None
-        return started if sure else self._remember(context, started, certain=True)
+    @property
+    def _subject(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("exa_conn_id", "api", "monitor_id")}
 
-    def _start(self, hook: ExaHook, context: Context) -> StartedRun:
-        """Start a run, or join the one that has not ended; what is known before is remembered first."""
-        newest = self._newest(hook)
-        if newest is None:
-            hook.get_monitor(self.monitor_id)
-        elif not newest.finished:
+    def _recall(self, context: Context) -> StartedRun | None:
+        """Return the run that this task has started before, unless it is to start another."""
+        kept, was_cleared = recall(context, STATE_KEY, self._subject)
+        if kept is None or not kept.keys() >= {"created_after", "at"}:
+            return None
+        started = StartedRun(as_time("created_after", kept["created_after"]), kept.get("previous_run_id"))
+        age = (pendulum.now("UTC") - as_time("at", kept["at"])).total_seconds()
+        if was_cleared and age > timing().run_listed_within:
+            return None  # a run that has not ended is the newest, and is joined
+        is_sure = kept.get("confirmed") and not was_cleared
+        self.log.info(
+            "An earlier process of this task %s a run.", "started" if is_sure else "may have started"
+        )
+        # What is not confirmed was remembered before Exa was asked, which may have taken minutes.
+        run = self._find(started, age if kept.get("confirmed") else 0)
+        if run is None:
+            return started if is_sure else None
+        has_failed = self.wait_for_completion and run.status in self.fail_on
+        if run.finished and (was_cleared or has_failed):
+            return None
+        return started if is_sure else self._remember(context, started, confirmed=True)
+
+    def _start(self, context: Context) -> StartedRun:
+        """Start a run, or join the one that has not ended; remember first what is known before."""
+        newest = self._newest()
+        if newest and not newest.finished:
             return self._join(context, newest)
         known = StartedRun(newest.created_at, newest.id) if newest else StartedRun(pendulum.from_timestamp(0))
-        self._remember(context, known, certain=False)
+        self._remember(context, known, confirmed=False)
         try:
-            hook.trigger_monitor(self.monitor_id)
+            self.hook.trigger_monitor(self.monitor_id)
         except ExaNotStartedError:
+            if run := self._find(known):
+                return self._join(context, run)  # which somebody has started meanwhile
             forget(context, STATE_KEY)
-            newest = self._newest(hook)
-            if newest is None or newest.finished:
-                raise
-            return self._join(context, newest)  # which somebody started meanwhile
+            raise
         except ExaError as error:
             if not isinstance(error, ExaTransientError) or error.repeatable:
                 forget(context, STATE_KEY)  # nothing was started
                 raise
-            if self._find(hook, known, LISTING_DELAY) is None:
+            if self._find(known) is None:
                 raise
-        self.log.info("Exa has started a run of monitor %s.", self.monitor_id)
-        return self._remember(context, known, certain=True)
+        self.log.info("Exa has started a run (monitor %s).", self.monitor_id)
+        return self._remember(context, known, confirmed=True)
 
-    def _newest(self, hook: ExaHook) -> MonitorRun | None:
-        runs = hook.call(newest_runs(list_runs(hook.dialect, self.monitor_id), 1, lambda _: True, None))
-        return runs[0] if runs else None
+    def _newest(self) -> MonitorRun | None:
+        """Return the monitor's newest run; raise if there is no such monitor."""
+        return self._poll(RunSelector(pick="latest"), confirm=True)
+
+    def _poll(self, selector: RunSelector | StartedRun, *, confirm: bool = False) -> MonitorRun | None:
+        progress = Progress(self.monitor_id, selector, pendulum.now("UTC"))
+        observation, _ = poll_once(self.hook.client, self.api, progress, confirm=confirm)
+        if observation.error:
+            raise observation.error
+        return observation.run
 
     def _join(self, context: Context, run: MonitorRun) -> StartedRun:
-        self.log.info("Run %s is %s, so no other is started.", run.id, run.status)
-        return self._remember(context, StartedRun(run.created_at), certain=True)
+        self.log.info("Joined run %s, which is %s; no other is started.", run.id, run.status)
+        return self._remember(context, StartedRun(run.created_at), confirmed=True)
 
-    def _remember(self, context: Context, started: StartedRun, *, certain: bool) -> StartedRun:
+    def _remember(self, context: Context, started: StartedRun, *, confirmed: bool) -> StartedRun:
         moments = {"created_after": started.created_after.isoformat(), "at": pendulum.now("UTC").isoformat()}
-        remember(context, STATE_KEY, {**asdict(started), **moments, "certain": certain})
+        remember(context, STATE_KEY, self._subject, {**asdict(started), **moments, "confirmed": confirmed})
         return started
 
-    def _find(self, hook: ExaHook, started: StartedRun, seconds: float) -> MonitorRun | None:
-        """The run, if Exa lists it within so many seconds; a canceled one only if no other comes."""
+    def _find(self, started: StartedRun, age: float = 0) -> MonitorRun | None:
+        """
+        Return the run, if Exa lists it in time; a canceled one only if no other comes.
 
-        def once() -> MonitorRun | None:
-            (sight,) = hook.call(look(hook.dialect, self.monitor_id, [started]))[0].values()
-            if isinstance(sight, Exception):
-                raise sight
-            return run_of(sight)
-
-        until_there = Retrying(
+        :param age: seconds since it was started
+        """
+        # unverified: how soon Exa lists a run that was started.
+        until_listed = Retrying(
             retry=retry_if_result(lambda run: run is None or run.status == "canceled"),
-            stop=stop_after_delay(seconds),
-            wait=wait_fixed(LISTING_INTERVAL),
+            stop=stop_after_delay(timing().run_listed_within - age),
+            wait=wait_fixed(timing().run_listed_interval),
             retry_error_callback=lambda last: last.outcome and last.outcome.result(),
         )
-        run: MonitorRun | None = until_there(once)
+        run: MonitorRun | None = until_listed(self._poll, started)
         return run
+
+    def _wait(self, started: StartedRun) -> MonitorRun | None:
+        """Poll until the run has ended, a deferrable task once; one that was canceled may be replaced."""
+        wait = Progress(self.monitor_id, started, pendulum.now("UTC"), has_answered=True)
+        canceled_id = None
+        while True:
+            observation, _ = poll_once(self.hook.client, self.api, wait, confirm=False)
+            if line := wait.observe(observation, pendulum.now("UTC")):
+                self.log.log(*line)
+            run = observation.ended_run
+            if run and (run.status != "canceled" or run.id == canceled_id):
+                return run
+            if self.deferrable:
+                return None
+            canceled_id = run and run.id
+            time.sleep(timing().replacement_delay if run else self.poll_interval)
+
+    def _defer(self, started: StartedRun, waited: float) -> NoReturn:
+        timeout = self.execution_timeout
+        self.defer(
+            trigger=ExaStartedRunTrigger(
+                self.monitor_id,
+                started.created_after.isoformat(),
+                started.previous_run_id,
+                poll_interval=self.poll_interval,
+                exa_conn_id=self.exa_conn_id,
+                api=self.api,
+            ),
+            method_name="execute_complete",
+            timeout=timeout and timedelta(seconds=max(0.0, timeout.total_seconds() - waited)),
+        )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import conf
-from airflow.sdk import BaseOperator
 
-from airflow_provider_exa.links import ExaWebsetLink
+from airflow_provider_exa.operators.base import ExaBaseOperator
 from airflow_provider_exa.protocol.errors import ExaInputError
 from airflow_provider_exa.protocol.models import dialect_of
 from airflow_provider_exa.protocol.validation import (
-    as_time,
     check_id,
     check_seconds,
     check_segment,
@@ -23,20 +22,22 @@ from airflow_provider_exa.protocol.validation import (
     check_words,
 )
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
-from airflow_provider_exa.waiting.outcome import FAIL_ON, raise_for_outcome, unwrap_event
+from airflow_provider_exa.waiting.outcome import FAIL_ON, is_decided, raise_for_outcome, unwrap_event
+from airflow_provider_exa.waiting.poller import poll_once
 from airflow_provider_exa.waiting.progress import Progress
+from airflow_provider_exa.waiting.selection import RunSelector
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class ExaWaitForMonitorRunsOperator(BaseOperator):
+class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
     """
-    Wait until runs of several Exa monitors have ended; returns a dict of runs, as dicts, by monitor id.
+    Wait until runs of several Exa monitors have ended; return a dict of runs, as dicts, by monitor id.
 
-    What it waits for is said by ``monitor_ids`` and ``created_after`` together, or by ``runs``. It fails as
-    soon as too many runs have ended badly, and names each of them and why. Else only ``execution_timeout``
-    ends it.
+    ``monitor_ids`` and ``created_after`` together select the runs, or ``runs`` does. The task fails as soon
+    as too many runs have ended badly, and names each of them and why. Else only ``execution_timeout`` ends
+    it. It polls each monitor once in the worker, where each first poll has to succeed.
 
     :param monitor_ids: the monitors; the earliest run of each created at or after ``created_after`` counts
         (templated)
@@ -49,17 +50,14 @@ class ExaWaitForMonitorRunsOperator(BaseOperator):
         has its enrichments; search monitors have no webset
     :param poll_interval: seconds between polls of a monitor
     :param exa_conn_id: the Airflow connection (templated)
-    :param api: which of Exa's monitor APIs the monitors belong to
+    :param api: which of Exa's monitor APIs the monitors belong to: ``websets`` or ``search``
     :param deferrable: wait in the triggerer, where all waits on a monitor share one poll
     :raises ExaRunFailedError: too many runs ended in one of the ways that ``fail_on`` names
-    :raises ExaPermanentError: Exa refuses what is asked
-    :raises ExaTransientError: Exa cannot answer the first look
+    :raises ExaPermanentError: Exa refuses the request
+    :raises ExaTransientError: Exa cannot answer the first poll
     """
 
     template_fields: Sequence[str] = ("monitor_ids", "runs", "created_after", "exa_conn_id")
-    ui_color: str = "#e8ecff"
-    operator_extra_links = (ExaWebsetLink(),)
-    webset_id: str | None = None
 
     def __init__(
         self,
@@ -76,15 +74,18 @@ class ExaWaitForMonitorRunsOperator(BaseOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if (monitor_ids is None) == (runs is None) or (monitor_ids is None) != (created_after is None):
-            raise ExaInputError("give monitor_ids=… with created_after=…, or runs=…")
-        check_time("created_after", created_after)
-        check_words("fail_on", fail_on, FAIL_ON)
-        if wait_for not in ("all", "any") and not (isinstance(wait_for, int) and wait_for >= 1):
-            raise ExaInputError(f"wait_for={wait_for!r} is not 'all', 'any' or a number of runs")
-        check_seconds("poll_interval", poll_interval)
-        dialect_of(api, websets="wait_for_idle=True" if wait_for_idle else None)
+        super().__init__(exa_conn_id=exa_conn_id, api=api, **kwargs)
+        with self.naming_errors():
+            if (monitor_ids is None) == (runs is None) or (monitor_ids is None) != (created_after is None):
+                raise ExaInputError("give monitor_ids=… with created_after=…, or runs=…")
+            check_time("created_after", created_after)
+            check_words("fail_on", fail_on, FAIL_ON)
+            if wait_for not in ("all", "any") and not (isinstance(wait_for, int) and wait_for >= 1):
+                raise ExaInputError(f"wait_for={wait_for!r:.100} is not 'all', 'any' or a number of runs")
+            check_seconds("poll_interval", poll_interval)
+            dialect_of(api, websets="wait_for_idle=True" if wait_for_idle else None)
+            for monitor_id in monitor_ids if isinstance(monitor_ids, list | tuple) else ():
+                check_id("monitor_id", monitor_id)
         self.monitor_ids = monitor_ids
         self.runs = runs
         self.created_after = created_after
@@ -92,57 +93,85 @@ class ExaWaitForMonitorRunsOperator(BaseOperator):
         self.fail_on = fail_on
         self.wait_for_idle = wait_for_idle
         self.poll_interval = poll_interval
-        self.exa_conn_id = exa_conn_id
-        self.api = api
         self.deferrable = deferrable
-        for monitor_id in monitor_ids if isinstance(monitor_ids, list | tuple) else ():
-            check_id("monitor_id", monitor_id)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Wait in the triggerer, or in this process in the same way."""
-        choices = self._choices()
-        trigger = ExaMonitorRunsTrigger(
-            choices,
-            needed=self._needed(len(choices)),
-            fail_on=list(self.fail_on),
-            poll_interval=self.poll_interval,
-            exa_conn_id=self.exa_conn_id,
-            api=self.api,
-        )
-        if self.deferrable:
-            self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
-        return self.execute_complete(context, asyncio.run(trigger.wait(Progress(pendulum.now("UTC")))))
+        """Poll each monitor once; then wait in the triggerer, or in this process in the same way."""
+        began = time.monotonic()
+        with self.naming_errors():
+            waits = self._waits()
+            needed = self._needed(len(waits))
+        ended: dict[str, Any] = {}
+        while not self._poll(waits, ended, needed):
+            if self.deferrable:
+                self._defer(waits, ended, needed, time.monotonic() - began)
+            time.sleep(self.poll_interval)
+        return self._check_outcome(ended, needed)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Judge the runs that the trigger brings."""
+        """Return the runs that the trigger brings, or raise for how they ended."""
         runs: dict[str, Any] = unwrap_event(event)
-        self.webset_id = event["webset_id"]
-        raise_for_outcome(runs.values(), self.fail_on, self._needed(len(self._choices())))
+        total = len(self._waits())
+        self.log.info("%d of %d runs have ended.", len(runs), total)
+        return self._check_outcome(runs, self._needed(total))
+
+    def _poll(self, waits: Sequence[Progress], ended: dict[str, Any], needed: int) -> bool:
+        """Poll for each run that has not ended; return whether the outcome is decided."""
+        for wait in waits:
+            if wait.monitor_id in ended:
+                continue
+            is_first = not wait.has_answered
+            observation, monitor = poll_once(self.hook.client, self.api, wait, confirm=is_first)
+            if line := wait.observe(observation, pendulum.now("UTC"), monitor):
+                self.log.log(*line)
+            if observation.ended_run:
+                ended[wait.monitor_id] = observation.ended_run.as_dict()
+        return is_decided(list(ended.values()), fail_on=self.fail_on, needed=needed, total=len(waits))
+
+    def _defer(self, waits: Sequence[Progress], ended: dict[str, Any], needed: int, waited: float) -> None:
+        timeout = self.execution_timeout
+        self.defer(
+            trigger=ExaMonitorRunsTrigger(
+                {wait.monitor_id: wait.selector.as_dict() for wait in waits},
+                runs=ended,
+                needed=needed,
+                fail_on=list(self.fail_on),
+                poll_interval=self.poll_interval,
+                exa_conn_id=self.exa_conn_id,
+                api=self.api,
+                started_at=waits[0].started_at.isoformat(),
+            ),
+            method_name="execute_complete",
+            timeout=timeout and timedelta(seconds=max(0.0, timeout.total_seconds() - waited)),
+        )
+
+    def _check_outcome(self, runs: dict[str, Any], needed: int) -> dict[str, Any]:
+        self.linked_monitor_ids = list(runs)
+        raise_for_outcome(runs.values(), self.fail_on, needed)
         return runs
 
-    def _choices(self) -> dict[str, dict[str, Any]]:
-        """Which run of each monitor, as a trigger takes it."""
+    def _waits(self) -> list[Progress]:
+        """Return the wait for one run of each monitor."""
+        now = pendulum.now("UTC")
         if self.runs is None:
-            since = as_time("created_after", self.created_after or "").isoformat()
-            pairs = [
-                (each, {"created_after": since}) for each in _items("monitor_ids", self.monitor_ids, str)
-            ]
+            ids = _items("monitor_ids", self.monitor_ids, str)
+            selectors = [(each, RunSelector(created_after=self.created_after or "")) for each in ids]
         else:
             runs = _items("runs", self.runs, Mapping)
-            pairs = [(run.get("monitor_id"), {"run_id": run.get("id")}) for run in runs]
-        for monitor_id, choice in pairs:
-            check_segment("monitor_id", monitor_id)
-            check_segment("run_id", choice.get("run_id", "any"))
-        choices = {monitor_id: {**choice, "idle": self.wait_for_idle} for monitor_id, choice in pairs}
-        if len(choices) < len(pairs):
-            raise ExaInputError(
-                "two of the runs are of the same monitor; wait for them in tasks of their own"
-            )
-        self._needed(len(choices))
-        return choices
+            selectors = [
+                (run.get("monitor_id"), RunSelector(run_id=check_segment("run_id", run.get("id"))))
+                for run in runs
+            ]
+        waits = {
+            check_segment("monitor_id", monitor_id): replace(selector, idle=self.wait_for_idle).resolve(now)
+            for monitor_id, selector in selectors
+        }
+        if len(waits) < len(selectors):
+            raise ExaInputError("two of the runs are of the same monitor; wait for them in separate tasks")
+        return [Progress(monitor_id, selector, now) for monitor_id, selector in waits.items()]
 
     def _needed(self, total: int) -> int:
-        """How many runs have to end well."""
+        """Return how many runs have to end well."""
         words: dict[str | int, int] = {"all": total, "any": 1}
         needed = words.get(self.wait_for) or int(self.wait_for)
         if needed > total:
@@ -151,7 +180,7 @@ class ExaWaitForMonitorRunsOperator(BaseOperator):
 
 
 def _items(what: str, values: Any, type_: type) -> Sequence[Any]:
-    """The values, if they are a list that is not empty of what they have to be."""
+    """Return the values if they are a list, not empty, of that type."""
     if not isinstance(values, list | tuple) or not values or not all(isinstance(it, type_) for it in values):
         wanted = "ids" if type_ is str else "dicts with monitor_id and id"
         raise ExaInputError(f"{what} is {values!r:.200}; it must be a list of {wanted}")

@@ -1,8 +1,5 @@
 """
-What Exa says and what it means: pure code, without I/O; of Airflow it knows one exception.
-
-A call is a generator that yields a :class:`Request`, is sent the :class:`Response` and returns the
-result; ``transport.py`` drives it. The errors:
+The errors of this package.
 
 .. code-block:: text
 
@@ -10,11 +7,12 @@ result; ``transport.py`` drives it. The errors:
     ├── ExaTransientError        no answer, 408, 429, 5xx: it may succeed later
     │   ├── ExaNotStartedError   Exa was asked for a run and says that it started none
     │   └── ExaBadAnswerError    an answer that cannot be read; a later one may be
-    │       └── ExaHugeAnswerError  an answer that is too large to be read
+    │       └── ExaHugeAnswerError  an answer that is too large to be read, or to arrive in time
     └── ExaPermanentError        asking again does not help: every other status; an AirflowFailException,
         │                        so a task fails without retries
-        ├── ExaEndlessListingError  a listing comes back to a page it had, or has too many
-        ├── ExaInputError        what the caller gave cannot be asked (a ValueError)
+        ├── ExaIncompleteListingError  a listing cannot be read to its end
+        │   └── ExaEndlessListingError  it comes back to a page it had, or has too many
+        ├── ExaInputError        an argument or a connection cannot be used (a ValueError)
         └── ExaRunFailedError    the run waited for ended in a way that fails the task
 """
 
@@ -26,28 +24,35 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 
 class ExaError(Exception):
-    """Whatever goes wrong between this package and Exa."""
+    """
+    Anything that goes wrong between this package and Exa.
+
+    :param status: the HTTP status of Exa's answer; None if the error is not about one
+    """
+
+    def __init__(self, message: str = "", *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ExaTransientError(ExaError):
     """
     Exa could not answer now; the same request may succeed later.
 
-    :param status: what Exa answered; None if there was no answer
+    :param status: the HTTP status of Exa's answer; None if there was no answer
     :param retry_after: seconds that Exa asked to wait, if it did
     :param repeatable: whether the request may be sent again without doing something twice
     """
 
     def __init__(
         self,
-        message: str,
+        message: str = "",
         *,
         status: int | None = None,
         retry_after: float | None = None,
         repeatable: bool = True,
     ) -> None:
-        super().__init__(message)
-        self.status = status
+        super().__init__(message, status=status)
         self.retry_after = retry_after
         self.repeatable = repeatable
 
@@ -57,26 +62,30 @@ class ExaNotStartedError(ExaTransientError):
 
 
 class ExaBadAnswerError(ExaTransientError):
-    """Exa's answer cannot be read: not JSON, not the shape its documents describe, or too large."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, repeatable=False)
+    """Exa's answer cannot be read: not JSON, not the shape its documentation describes, or too large."""
 
 
 class ExaHugeAnswerError(ExaBadAnswerError):
-    """Exa's answer is too large to be read."""
+    """Exa's answer is too large to be read, or to arrive in time; asking for less may help, repeating not."""
+
+    def __init__(self, message: str = "", *, status: int | None = None) -> None:
+        super().__init__(message, status=status, repeatable=False)
 
 
 class ExaPermanentError(ExaError, AirflowFailException):
     """Exa refused; asking again does not help."""
 
 
-class ExaEndlessListingError(ExaPermanentError):
+class ExaIncompleteListingError(ExaPermanentError):
+    """A listing cannot be read to its end, and the part beyond is needed."""
+
+
+class ExaEndlessListingError(ExaIncompleteListingError):
     """A listing came back to a page it had, or has more pages than may be asked for."""
 
 
 class ExaInputError(ExaPermanentError, ValueError):
-    """What the caller gave cannot be asked of Exa."""
+    """An argument, or a setting of the connection, cannot be used."""
 
 
 class ExaRunFailedError(ExaPermanentError):

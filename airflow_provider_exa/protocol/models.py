@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -25,15 +26,16 @@ STATUSES = ("created", "running", *FINISHED)
 @dataclass(frozen=True)
 class Dialect:
     """
-    How one of Exa's monitor APIs words what this package says in the words of Websets.
+    The words of one of Exa's monitor APIs, where they differ from those of Websets.
 
     :param base: path of the API below the connection's base URL
     :param enabled: the status of a monitor that makes runs
     :param keys: the API's key for each field of a :class:`MonitorRun` that may be missing
     :param websets: whether a monitor belongs to a webset, where the items are that its runs find
-    :param output: the API's key for what a run found, where the run itself holds it
+    :param output: the API's key for the results of a run, where the run itself holds them
     :param trigger: whether a run can be started
     :param statuses: the API's own words for a run's status, where they differ
+    :param run_page_size: the ``limit`` to list runs with; None where the API documents none
     """
 
     base: str
@@ -43,6 +45,7 @@ class Dialect:
     output: str | None = None
     trigger: bool = False
     statuses: Mapping[str, str] = field(default_factory=dict)
+    run_page_size: int | None = None
 
 
 #: Source: Exa's OpenAPI documents; schemas ``Monitor`` and ``MonitorRun`` of Websets, ``SearchMonitor`` and
@@ -73,15 +76,21 @@ DIALECTS = {
         output="output",
         trigger=True,
         statuses={"pending": "created", "cancelled": "canceled"},
+        run_page_size=20,  # a run holds all that it found: fifty of them can be 12 MB
     ),
 }
 
 
+#: The API of an ``api=`` argument that nobody gave.
+DEFAULT_API = "websets"
+
+
 def dialect_of(api: str, **needed: str | None) -> Dialect:
     """
-    The row of :data:`DIALECTS` for an ``api=`` argument.
+    Return the row of :data:`DIALECTS` for an ``api=`` argument.
 
-    :param needed: what, if anything, needs a field that not every API's row has, by that field
+    :param needed: an argument or action that needs a field which not every API's row has, by that field
+    :raises ExaInputError: there is no such API, or it cannot do it
     """
     if not isinstance(api, str) or api not in DIALECTS:
         raise ExaInputError(f"api={api!r} is not one of {', '.join(map(repr, DIALECTS))}")
@@ -99,7 +108,7 @@ class MonitorRun:
 
     :param status: ``created``, ``running``, ``completed``, ``failed``, ``canceled``, or a word of Exa's
         that this version does not know, which counts as not finished
-    :param type: what the run did, as Exa says it (``search`` or ``refresh``); a search monitor's says nothing
+    :param type: ``search`` or ``refresh``, as Exa says it; a search monitor's run has none
     :param failed_reason: why it failed, in Exa's words
     :param raw: the run as Exa sent it
     """
@@ -118,17 +127,17 @@ class MonitorRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the run will change no more."""
+        """Whether the run has ended: it was completed, failed or canceled."""
         return self.status in FINISHED
 
     @property
     def ended_at(self) -> DateTime:
-        """When the run ended, or, where Exa does not say it, when it was last known to change."""
+        """The time at which the run ended, or was last known to change where Exa does not say."""
         known = (self.completed_at, self.failed_at, self.canceled_at, self.updated_at)
         return next(filter(None, known), self.created_at)
 
     def as_dict(self) -> dict[str, str | None]:
-        """Every field but ``raw``, times as ISO 8601 in UTC: JSON, and what goes to XCom."""
+        """Return every field but ``raw``, times as ISO 8601 in UTC: JSON, which goes to XCom."""
         values = {name: getattr(self, name) for name in RUN_FIELDS}
         return {
             name: value.isoformat() if isinstance(value, DateTime) else value
@@ -157,7 +166,7 @@ class Monitor:
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
     def as_dict(self) -> dict[str, str | bool | None]:
-        """Every field but ``raw``: JSON, and what goes to XCom."""
+        """Return every field but ``raw``: JSON, which goes to XCom."""
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "raw"}
 
 
@@ -168,7 +177,7 @@ def warn_once(message: str) -> None:
 
 
 def parse_time(text: str) -> DateTime:
-    """A moment as Exa writes it; pendulum's own parser takes ten times as long."""
+    """Parse a time as Exa writes it; pendulum's own parser takes ten times as long."""
     moment = datetime.fromisoformat(text)
     if moment.utcoffset():
         moment = moment.astimezone(UTC)
@@ -184,34 +193,47 @@ def parse_time(text: str) -> DateTime:
     )
 
 
-def _text(item: Mapping[str, Any], key: str) -> str:
-    """A string that has to be there."""
+def _required_text(item: Mapping[str, Any], key: str) -> str:
     value = item[key]
     if not isinstance(value, str) or not value:
         raise TypeError(f"{key!r} is {value!r:.100}")
     return value
 
 
-def parse_run(dialect: Dialect, monitor_id: str, item: Mapping[str, Any]) -> MonitorRun:
-    """A run as Exa sent it; only ``id``, ``status`` and ``createdAt`` have to be there."""
-    status = _text(item, "status")
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def parse_run(
+    dialect: Dialect, monitor_id: str, item: Mapping[str, Any], *, keep_raw: bool = True
+) -> MonitorRun:
+    """
+    Read a run as Exa sends it; only ``id``, ``status`` and ``createdAt`` have to be there.
+
+    :param keep_raw: whether the run keeps what Exa sent, which may be all that it found
+    """
+    id_, status, created_at = (_required_text(item, key) for key in ("id", "status", "createdAt"))
     status = dialect.statuses.get(status, status)
     if status not in STATUSES:
-        warn_once(f"Exa reports the run status {status!r}, which is new here; it counts as not finished.")
+        warn_once(
+            f"Exa reports the run status {status!r:.100}, which is new here; it counts as not finished."
+        )
     optional = {name: item.get(key) for name, key in dialect.keys.items()}
+    reason = optional.pop("failed_reason")
     return MonitorRun(
-        id=_text(item, "id"),
-        monitor_id=item.get("monitorId") or monitor_id,
+        id=id_,
+        monitor_id=_text(item.get("monitorId")) or monitor_id,
         status=status,
-        type=item.get("type"),
-        created_at=parse_time(_text(item, "createdAt")),
-        failed_reason=optional.pop("failed_reason"),
-        raw=item,
+        type=_text(item.get("type")),
+        created_at=parse_time(created_at),
+        failed_reason=reason if reason is None or isinstance(reason, str) else json.dumps(reason),
+        raw=item if keep_raw else {},
         **{name: parse_time(text) if text else None for name, text in optional.items()},
     )
 
 
 def parse_monitor(dialect: Dialect, item: Mapping[str, Any]) -> Monitor:
-    """A monitor as Exa sent it; only ``id`` and ``status`` have to be there."""
-    status = _text(item, "status")
-    return Monitor(_text(item, "id"), status, status == dialect.enabled, item.get("websetId"), item)
+    """Read a monitor as Exa sends it; only ``id`` and ``status`` have to be there."""
+    status = _required_text(item, "status")
+    webset_id = _text(item.get("websetId"))
+    return Monitor(_required_text(item, "id"), status, status == dialect.enabled, webset_id, item)

@@ -1,4 +1,9 @@
-"""The pages of a listing, and where paging may stop, without I/O."""
+"""
+The pages of a listing, and the rule where paging may stop, without I/O.
+
+Exa promises neither an order nor that a listing can be read to its end. So a page says how far back it shows
+every run, and why the listing goes no further if it should.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +13,58 @@ from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from typing import Any, Generic, TypeVar
 
-from pendulum import DateTime
+from pendulum import UTC, DateTime
 
-from airflow_provider_exa.protocol.errors import ExaEndlessListingError, ExaHugeAnswerError
-from airflow_provider_exa.protocol.messages import Call, Request, read
+from airflow_provider_exa.protocol.errors import (
+    ExaBadAnswerError,
+    ExaEndlessListingError,
+    ExaError,
+    ExaHugeAnswerError,
+    ExaIncompleteListingError,
+)
+from airflow_provider_exa.protocol.messages import (
+    MAX_QUOTED,
+    MAX_SEARCHED,
+    UNREADABLE,
+    Call,
+    Request,
+    is_bad_key,
+    or_error,
+    read,
+)
 from airflow_provider_exa.protocol.models import MonitorRun, warn_once
 
 T = TypeVar("T")
 
-
+BEGINNING_OF_TIME = DateTime(1, 1, 1, tzinfo=UTC)
+END_OF_TIME = DateTime(9999, 12, 31, tzinfo=UTC)
 MAX_PAGES = 1000
+#: How many objects Exa puts on a page, at most, where no ``limit`` is sent: 50, says its documentation.
+DEFAULT_PAGE_SIZE = 50
+#: An oldest-first listing of more pages than this is gone on from where it ended.
+MIN_PAGES_TO_RESUME = 3
+#: Listings whose page size is remembered.
+MAX_REMEMBERED = 1000
 
-
-#: How many objects Exa puts on a page, at most, where it is not asked for a number: 50 by its documents.
-PAGE_SIZE = 50
+#: The ``limit`` that a listing's pages arrive with, by its path; None if Exa refuses the parameter.
+_page_sizes: dict[str, int | None] = {}
 
 
 @dataclass(frozen=True)
 class Listing(Generic[T]):
     """
-    The place of one page in a listing.
+    A page that is still to be fetched.
 
+    :param since: paging may stop where a page shows that all later ones lie before this moment
     :param number: of this page, from 1
-    :param cursors: that were asked for before this page
+    :param cursors: those of the pages before this one
     """
 
     path: str
     parse: Callable[[Any], T]
     params: Mapping[str, str | int] = field(default_factory=dict)
     max_pages: int = MAX_PAGES
+    since: DateTime | None = None
     number: int = 1
     cursors: frozenset[str] = frozenset()
 
@@ -44,115 +72,279 @@ class Listing(Generic[T]):
 @dataclass(frozen=True)
 class Page(Generic[T]):
     """
-    The items of one page, and the place of the next one if there is more.
+    One page of a listing.
 
-    :param cut: whether there is more that Exa does not let be listed
+    :param items: those that can be read
+    :param next_page: None at the end of the listing, or where nothing later is needed
+    :param truncated: why items are missing on this page or behind it; None if none are
+    :param readable: how many items come before the first that cannot be read
+    :param unreadable: that item, and why it cannot be read
+    :param is_last: whether the listing ends with this page
     """
 
     items: Sequence[T]
-    following: Listing[T] | None
-    cut: bool = False
+    next_page: Listing[T] | None = None
+    truncated: ExaError | None = None
+    readable: int | None = None
+    unreadable: str | None = None
+    is_last: bool = False
+
+
+@dataclass(frozen=True)
+class ListedRuns:
+    """
+    The runs of one or more pages.
+
+    :param runs: by id
+    :param listed_back_to: every run created after this moment is among them
+    :param truncated: why the listing goes no further than that; None if it does
+    :param stale: the ids of runs that an earlier poll has shown and this one has not, and that may change
+    :param resume: the page to go on from at the next poll, where the oldest runs are listed first
+    """
+
+    runs: Mapping[str, MonitorRun]
+    listed_back_to: DateTime
+    truncated: ExaError | None = None
+    stale: frozenset[str] = frozenset()
+    resume: Listing[MonitorRun] | None = None
+
+
+def covers(listed_back_to: DateTime | None, since: DateTime) -> bool:
+    """Return whether every run created since a moment is known."""
+    return listed_back_to is not None and (listed_back_to < since or listed_back_to == BEGINNING_OF_TIME)
 
 
 def fetch_page(listing: Listing[T]) -> Call[Page[T]]:
     """
-    One page of a listing, smaller than it would be where that is too large to be read.
+    Fetch one page, in a smaller size where it is too large to arrive; that size is remembered.
 
-    A listing of a search monitor's runs may hold what each has found, which has no limit but that.
-
-    :raises ExaEndlessListingError: the cursor was given before, or there are more than ``max_pages``
+    :raises ExaHugeAnswerError: one item alone is too large
     """
-    try:
-        return (yield from _fetch_page(listing))
-    except ExaHugeAnswerError:
-        limit = int(listing.params.get("limit", PAGE_SIZE))
-        if limit == 1:
-            raise
-    warn_once(f"The listing {listing.path} is too large to be read; it is listed in smaller pages.")
-    smaller = {**listing.params, "limit": max(1, limit // 5)}
-    return (yield from fetch_page(replace(listing, params=smaller)))
+    if endless := _endless(listing):
+        return Page((), truncated=endless)
+    while True:
+        sized = replace(listing, params=_with_remembered_limit(listing))
+        try:
+            return (yield from _fetch_page(sized))
+        except ExaHugeAnswerError:
+            limit = int(sized.params.get("limit", DEFAULT_PAGE_SIZE))
+            if limit == 1 or _page_sizes.get(listing.path, limit) is None:
+                raise
+        warn_once(f"The listing {listing.path} is too large to be read; it is listed in smaller pages.")
+        _remember_limit(listing.path, max(1, limit // 5))
 
 
-def _fetch_page(listing: Listing[T]) -> Call[Page[T]]:
+def list_back_to(listing: Listing[MonitorRun], earlier: ListedRuns | None = None) -> Call[ListedRuns]:
     """
-    One page of a listing.
+    List runs page by page, as far back as ``listing.since``.
 
-    Websets documents no parameter for its list of runs, so a 400 may mean that the server refuses
-    ``limit`` (on the first page) or ``cursor`` (later): that one is left out and the page asked for again.
-    Without its cursor that is page one again, so the listing ends there.
+    :param earlier: the same listing at an earlier poll; one that showed the oldest runs first is gone on
+        from where it ended
+    :raises ExaError: the first page cannot be fetched; trouble with a later one truncates the listing
     """
-    cursor = str(listing.params.get("cursor", ""))
-    if cursor in listing.cursors:
-        raise ExaEndlessListingError(
-            f"The listing {listing.path} came back to the cursor {cursor!r} after {listing.number - 1} pages "
-            "and would not end. Ask for less of it, with a later created_after or a smaller limit."
-        )
-    if listing.number > listing.max_pages:
-        raise ExaEndlessListingError(
-            f"The listing {listing.path} has more than {listing.max_pages} pages. Ask for less of it, with "
-            "a later created_after or a smaller limit, or raise max_pages."
-        )
-    suspect = "cursor" if cursor else "limit"
-    request = Request(listing.path, listing.params)
-    response = yield request
-    if refused := response.status == 400 and suspect in listing.params:
-        listing = replace(
-            listing, params={name: value for name, value in listing.params.items() if name != suspect}
-        )
-        request = Request(listing.path, listing.params)
-        response = yield request
-    page = read(request, response, functools.partial(_parse_page, listing, cursor))
-    if refused:
-        warn_once(f"Exa refuses the parameter {suspect!r} for {listing.path}; listed without it.")
-        return page if suspect == "limit" else Page((), None, cut=True)
-    return page
+    if earlier and earlier.resume and covers(earlier.listed_back_to, listing.since or BEGINNING_OF_TIME):
+        resumed = yield from _resume(earlier, replace(earlier.resume, since=listing.since))
+        if resumed:
+            return resumed
+    runs: dict[str, MonitorRun] = {}
+    back_to, truncated = END_OF_TIME, None
+    places: list[Listing[MonitorRun]] = []
+    is_oldest_first = True
+    page_of: Listing[MonitorRun] | None = listing
+    while page_of:
+        try:
+            page = yield from fetch_page(page_of)
+        except ExaError as error:
+            if page_of is listing:
+                raise
+            return ListedRuns(runs, back_to, truncated or error)
+        runs |= {run.id: run for run in page.items}
+        is_oldest_first = is_oldest_first and _shows_oldest_first(page)
+        places.append(page_of)
+        page_of = page.next_page
+        if not truncated:
+            back_to, truncated = min(back_to, _complete_back_to(page)), page.truncated
+    # What Exa lists late is still found if it is among the runs of the last two pages.
+    can_resume = is_oldest_first and not truncated and len(places) > MIN_PAGES_TO_RESUME
+    return ListedRuns(runs, back_to, truncated, resume=places[-2] if can_resume else None)
 
 
-def _parse_page(listing: Listing[T], cursor: str, body: Mapping[str, Any]) -> Page[T]:
-    data, following = body["data"], body.get("nextCursor")
-    if not isinstance(data, list):
-        raise TypeError(f"'data' is {data!r:.100}")
-    page = Page([listing.parse(item) for item in data], None)
-    if not body.get("hasMore", following):
-        return page
-    if not data or not following:
-        warn_once(f"The listing {listing.path} says that it has more but not how to get it; it ends here.")
-        return page
-    place = replace(
-        listing,
-        params={**listing.params, "cursor": str(following)},
-        number=listing.number + 1,
-        cursors=listing.cursors | {cursor},
-    )
-    return replace(page, following=place)
+def _resume(earlier: ListedRuns, page_of: Listing[MonitorRun]) -> Call[ListedRuns | None]:
+    """List what has come to a listing since an earlier poll; return None where it has to be listed anew."""
+    fresh: dict[str, MonitorRun] = {}
+    places = [replace(page_of, number=MIN_PAGES_TO_RESUME, cursors=frozenset())]
+    while True:
+        page = yield from or_error(fetch_page(places[-1]))
+        if isinstance(page, ExaError) or page.truncated or not _shows_oldest_first(page):
+            return None
+        fresh |= {run.id: run for run in page.items}
+        if not page.next_page:
+            break
+        places.append(page.next_page)
+    since = page_of.since or BEGINNING_OF_TIME
+    older = {run_id: run for run_id, run in earlier.runs.items() if run.created_at >= since}
+    stale = frozenset(run_id for run_id, run in older.items() if run_id not in fresh and not run.finished)
+    back_to = earlier.listed_back_to if since == BEGINNING_OF_TIME else since.subtract(microseconds=1)
+    return ListedRuns({**older, **fresh}, back_to, None, stale, places[-2:][0])
 
 
-def age(run: MonitorRun) -> tuple[DateTime, str]:
-    """What runs are sorted by: when they were created, and their id where that is the same."""
+def _shows_oldest_first(page: Page[MonitorRun]) -> bool:
+    times = [run.created_at for run in page.items]
+    return times == sorted(times) and (page.is_last or times[:1] != times[-1:])
+
+
+def newest_runs(
+    listing: Listing[MonitorRun], limit: int, keep: Callable[[MonitorRun], bool]
+) -> Call[list[MonitorRun]]:
+    """
+    List the newest runs that ``keep`` lets pass, newest first.
+
+    :raises ExaError: the listing is truncated before it has shown them all
+    """
+    found: dict[str, MonitorRun] = {}
+    page_of: Listing[MonitorRun] | None = listing
+    while page_of:
+        page = yield from fetch_page(page_of)
+        found |= {run.id: run for run in page.items if keep(run)}
+        found = {run.id: run for run in nlargest(limit, found.values(), key=sort_key)}
+        if len(found) == limit and _complete_back_to(page) <= min(run.created_at for run in found.values()):
+            break
+        if page.truncated:
+            raise page.truncated
+        page_of = page.next_page
+    return list(found.values())
+
+
+def sort_key(run: MonitorRun) -> tuple[DateTime, str]:
+    """Sort runs by the time they were created, and by id where that is the same."""
     return run.created_at, run.id
 
 
-def listed_back_to(page: Page[MonitorRun]) -> DateTime | None:
-    """The moment before which all later pages lie, if this page itself shows newest-first order."""
-    times = [run.created_at for run in page.items]
+def listed_back_to(runs: Sequence[MonitorRun]) -> DateTime | None:
+    """Return the moment before which all later pages lie, if these runs show newest-first order."""
+    # unverified: the order in which Websets lists runs. It is believed page by page, where a page shows it.
+    times = [run.created_at for run in runs]
     if len(times) > 1 and times[-1] < times[0] and times == sorted(times, reverse=True):
         return times[-1]
     return None
 
 
-def newest_runs(
-    listing: Listing[MonitorRun], limit: int, keep: Callable[[MonitorRun], bool], since: DateTime | None
-) -> Call[list[MonitorRun]]:
-    """The newest runs that ``keep`` lets pass; none created before ``since`` has to be looked for."""
-    found: dict[str, MonitorRun] = {}
-    place: Listing[MonitorRun] | None = listing
-    while place:
-        page = yield from fetch_page(place)
-        found |= {run.id: run for run in page.items if keep(run)}
-        found = {run.id: run for run in nlargest(limit, found.values(), key=age)}
-        edge = listed_back_to(page)
-        full = len(found) == limit and min(run.created_at for run in found.values())
-        if edge and ((full and edge <= full) or (since and edge < since)):
-            break
-        place = page.following
-    return list(found.values())
+def _complete_back_to(page: Page[MonitorRun]) -> DateTime:
+    """Return the moment since which the listing is complete, as far as this page shows."""
+    if page.is_last and page.readable is None:
+        return BEGINNING_OF_TIME
+    shown = listed_back_to(page.items)
+    if shown is None or page.readable == 0:
+        return END_OF_TIME
+    return shown if page.readable is None else page.items[page.readable - 1].created_at
+
+
+def _endless(listing: Listing[Any]) -> ExaError | None:
+    less = "Ask for less of it, with a later created_after or a smaller limit"
+    if str(listing.params.get("cursor", "")) in listing.cursors:
+        return ExaEndlessListingError(
+            f"The listing {listing.path} came back to a cursor that it had, after {listing.number - 1} "
+            f"pages, and would not end. {less}."
+        )
+    if listing.number > listing.max_pages:
+        return ExaEndlessListingError(
+            f"The listing {listing.path} has more than {listing.max_pages} pages. {less}, or raise max_pages."
+        )
+    return None
+
+
+def _with_remembered_limit(listing: Listing[Any]) -> Mapping[str, str | int]:
+    if listing.path not in _page_sizes:
+        return listing.params
+    limit = _page_sizes[listing.path]
+    given = {name: value for name, value in listing.params.items() if name != "limit"}
+    if limit is None:
+        return given
+    return {**given, "limit": min(limit, int(listing.params.get("limit", limit)))}
+
+
+def _remember_limit(path: str, limit: int | None) -> None:
+    while len(_page_sizes) >= MAX_REMEMBERED:
+        del _page_sizes[next(iter(_page_sizes))]
+    _page_sizes[path] = limit
+
+
+def _fetch_page(listing: Listing[T]) -> Call[Page[T]]:
+    parse = functools.partial(_parse_page, listing)
+    request = Request(listing.path, listing.params, parse=parse)
+    response = yield request
+    suspect = {1: "limit", 2: "cursor"}.get(listing.number)
+    # unverified: Websets documents no parameter for its list of runs, so a 400 to the first use of one may
+    # mean that Exa does not know it.
+    if response.status != 400 or suspect not in listing.params or is_bad_key(response):
+        return _explain(listing, read(request, response, parse), response.redact)
+    params = {name: value for name, value in listing.params.items() if name != suspect}
+    parse = functools.partial(_parse_page, replace(listing, params=params))
+    request = Request(listing.path, params, parse=parse)
+    response = yield request
+    page = _explain(listing, read(request, response, parse), response.redact)
+    warn_once(f"Exa refuses the parameter {suspect!r} for {listing.path}; listed without it.")
+    if suspect == "limit":
+        _remember_limit(listing.path, None)
+        return page
+    return Page((), truncated=_incomplete(listing, "Exa refuses the parameter 'cursor'"))
+
+
+def _explain(listing: Listing[T], page: Page[T], redact: Callable[[str], str]) -> Page[T]:
+    """Say which item could not be read, without secrets."""
+    if page.unreadable is None:
+        return page
+    why = redact(page.unreadable)[:MAX_QUOTED]
+    error = ExaBadAnswerError(f"The listing {listing.path} holds an unreadable item ({why}).")
+    warn_once(f"{error} It is left out.")
+    return replace(page, truncated=error)
+
+
+def _parse_page(listing: Listing[T], body: Mapping[str, Any]) -> Page[T]:
+    data, cursor = body["data"], body.get("nextCursor")
+    if not isinstance(data, list):
+        raise TypeError(f"'data' is {data!r:.100}")
+    page = _parse_items(listing, data)
+    has_more = body.get("hasMore")
+    if not (cursor if has_more is None else has_more):
+        return replace(page, is_last=True)
+    if _reaches(listing, page):
+        return page
+    # unverified: whether a list of runs can have this. Exa's list of imports was seen with it.
+    if not data or not cursor:
+        why = "a page is empty, yet has more behind it" if cursor else "it has more, but no cursor for it"
+        return replace(page, truncated=_incomplete(listing, why))
+    next_page = replace(
+        listing,
+        params={**listing.params, "cursor": str(cursor)},
+        number=listing.number + 1,
+        cursors=listing.cursors | {str(listing.params.get("cursor", ""))},
+    )
+    return replace(page, next_page=next_page)
+
+
+def _reaches(listing: Listing[Any], page: Page[Any]) -> bool:
+    """Return whether paging may stop: the page shows that nothing later is needed."""
+    if listing.since is None:
+        return False
+    shown = listed_back_to(page.items)
+    return shown is not None and shown < listing.since
+
+
+def _parse_items(listing: Listing[T], data: Sequence[Any]) -> Page[T]:
+    items: list[T] = []
+    unreadable, readable = None, None
+    for item in data:
+        try:
+            items.append(listing.parse(item))
+        except UNREADABLE as error:
+            if unreadable is None:
+                unreadable = f"{type(error).__name__}: {error}; {item!r}"[:MAX_SEARCHED]
+                readable = len(items)
+    return Page(items, readable=readable, unreadable=unreadable)
+
+
+def _incomplete(listing: Listing[Any], why: str) -> ExaError:
+    text = f"The listing {listing.path} cannot be read to its end: {why} (page {listing.number})."
+    warn_once(text)
+    return ExaIncompleteListingError(text)

@@ -1,4 +1,4 @@
-"""What a run found: the calls that list it, without I/O."""
+"""The results of a run: the calls that list them, without I/O."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_exa.protocol.endpoints import get_monitor, get_run, get_we
 from airflow_provider_exa.protocol.errors import ExaBadAnswerError, ExaInputError
 from airflow_provider_exa.protocol.messages import Call
 from airflow_provider_exa.protocol.models import Dialect, MonitorRun, parse_time
-from airflow_provider_exa.protocol.paging import Listing, newest_runs
+from airflow_provider_exa.protocol.paging import Listing, list_back_to
 
 Result = Mapping[str, Any]
 
@@ -20,12 +20,12 @@ def find_results(
     dialect: Dialect, run: MonitorRun, *, whole: bool
 ) -> Call[tuple[Sequence[Result], list[Listing[Result]]]]:
     """
-    What a run found: results that are here, and listings of those that are not.
+    Find the results of a run: those that it holds, and the listings of those that it does not.
 
-    A search monitor's run holds its results, but is promised to hold all of them only where it is asked for
-    by its id. That of a Websets monitor names neither its search nor its items, so they are inferred: they
-    are the items of those searches of the monitor's webset that began after the run did and before the next
-    one. Searches that others made in the webset meanwhile are among them.
+    A search monitor's run holds its results; all of them only where it is asked for by its id. A run of a
+    Websets monitor names neither its search nor its items. They are inferred: the items of those searches of
+    the monitor's webset that began after the run did and before the next one. Searches that others made in
+    the webset meanwhile are among them.
 
     :param whole: whether the run was asked for by its id
     :raises ExaInputError: the run has not ended
@@ -34,19 +34,18 @@ def find_results(
         run = yield from get_run(dialect, run.monitor_id, run.id)
     if not run.finished:
         raise ExaInputError(
-            f"Run {run.id} of Exa monitor {run.monitor_id} is {run.status}; it has no results yet"
+            f"Run {run.id} is {run.status} and has no results yet (monitor {run.monitor_id})."
         )
     if dialect.output:
         return _inline(run, run.raw.get(dialect.output)), []
+    # unverified: whether every search of a run is created between it and the next run.
     webset_id = (yield from get_monitor(dialect, run.monitor_id)).webset_id
     searches = yield from get_webset(dialect, webset_id, _parse_searches)
-    later = yield from newest_runs(
-        list_runs(dialect, run.monitor_id),
-        10**6,
-        lambda each: each.created_at > run.created_at,
-        run.created_at,
-    )
-    until = min((each.created_at for each in later), default=None)
+    listed = yield from list_back_to(list_runs(dialect, run.monitor_id, since=run.created_at, keep_raw=False))
+    if listed.truncated and listed.listed_back_to > run.created_at:
+        raise listed.truncated
+    later = [each.created_at for each in listed.runs.values() if each.created_at > run.created_at]
+    until = min(later, default=None)
     return (), [
         Listing(path_to(dialect, "webset", webset_id, "items"), dict, {"sourceId": search_id, "limit": 100})
         for search_id, began in searches.items()
@@ -56,9 +55,9 @@ def find_results(
 
 def summary_of(dialect: Dialect, run: MonitorRun) -> dict[str, Any] | None:
     """
-    What a run says of its results as a whole, in Exa's words; None where it says nothing.
+    Return a run's summary of its results, as Exa sends it; None where there is none.
 
-    A search monitor's says ``content``, what Exa has written of them, and ``grounding``, its sources.
+    A search monitor's holds ``content``, Exa's text about the results, and ``grounding``, its sources.
     """
     output = run.raw.get(dialect.output or "")
     if not isinstance(output, Mapping):
@@ -67,7 +66,6 @@ def summary_of(dialect: Dialect, run: MonitorRun) -> dict[str, Any] | None:
 
 
 def _inline(run: MonitorRun, output: Any) -> Sequence[Result]:
-    """The results in the output of a run; a run that failed has none."""
     results = (output or {}).get("results") or [] if isinstance(output, Mapping | None) else output
     if not isinstance(results, list) or not all(isinstance(each, Mapping) for each in results):
         raise ExaBadAnswerError(f"The output of run {run.id} holds no list of results: {output!r:.200}")
@@ -75,5 +73,4 @@ def _inline(run: MonitorRun, output: Any) -> Sequence[Result]:
 
 
 def _parse_searches(body: Mapping[str, Any]) -> dict[str, DateTime]:
-    """When each search of a webset was created, by its id."""
     return {search["id"]: parse_time(search["createdAt"]) for search in body["searches"]}

@@ -1,9 +1,10 @@
-"""What a user may give: ids, words and times, refused as early as it can be told that they are none."""
+"""Validate user arguments, at parse time where possible."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -13,8 +14,21 @@ from airflow_provider_exa.protocol.errors import ExaInputError
 from airflow_provider_exa.protocol.models import parse_time
 
 
+@contextmanager
+def naming(owner: str) -> Iterator[None]:
+    """
+    Begin the argument errors of a ``with`` block with their owner, which Airflow's import errors leave out.
+
+    :param owner: such as ``ExaMonitorRunSensor(task_id='wait')``
+    """
+    try:
+        yield
+    except ExaInputError as error:
+        raise ExaInputError(f"{owner}: {error}") from None
+
+
 def is_template(value: object) -> bool:
-    """Whether the value is known only when the task runs: a Jinja template, or another task's output."""
+    """Return whether only a running task knows the value: a Jinja template, or another task's output."""
     if isinstance(value, str):
         return "{{" in value or "{%" in value
     return hasattr(value, "resolve")
@@ -22,54 +36,69 @@ def is_template(value: object) -> bool:
 
 def check_id(what: str, value: object) -> None:
     """
-    Refuse, while a DAG is parsed, what cannot be an id.
+    Raise if the value cannot be an id of Exa's; a template passes.
 
-    :raises ExaInputError: it is None, empty, or has a slash, ``?``, ``#``, white space at an end or a control
-        character
+    :raises ExaInputError: it is no string, is empty, or has a slash, ``?``, ``#``, a control character or
+        white space at an end
     """
     if not is_template(value):
-        check_segment(what, value)
-        value = str(value)
-        if value != value.strip() or not value.isprintable() or set(value) & set("/?#\\"):
-            raise ExaInputError(f"{what} {value!r} cannot be an id of Exa's; give the id alone")
+        text = check_segment(what, value)
+        if text != text.strip() or not text.isprintable() or set(text) & set("/?#\\"):
+            raise ExaInputError(f"{what} {text!r:.100} cannot be an id of Exa's; give the id alone")
 
 
-def check_segment(what: str, value: object) -> None:
+def check_segment(what: str, value: object) -> str:
     """
-    Refuse what quoting cannot make a segment of a path of.
+    Return the value if it can be a URL path segment.
 
-    :raises ExaInputError: it is no string, empty, ``.`` or ``..``
+    :raises ExaInputError: it is no string, is empty, ``.`` or ``..``, or cannot be encoded
     """
-    if not isinstance(value, str) or not value.strip() or value in (".", ".."):
-        raise ExaInputError(f"{what} is {value!r}; it must be an id of Exa's")
+    usable = isinstance(value, str) and value.strip() and value not in (".", "..")
+    if not usable or any("\ud800" <= character <= "\udfff" for character in str(value)):
+        raise ExaInputError(f"{what} is {value!r:.100}; it must be an id of Exa's, a string")
+    return str(value)
+
+
+def as_run_id(value: object) -> str:
+    """
+    Return the run id that a task was given: a string, or a run as a dict, such as another task's output.
+
+    :raises ExaInputError: it is neither
+    """
+    return check_segment("run_id", value["id"] if isinstance(value, Mapping) and "id" in value else value)
 
 
 def check_words(what: str, values: object, known: Sequence[str]) -> tuple[str, ...]:
     """
-    The words as a tuple, if each is known.
+    Return the words as a tuple.
 
-    :raises ExaInputError: a word is not one of ``known``, or one string was given where several belong
+    :raises ExaInputError: a word is not one of ``known``, or one string stands in place of several
     """
     if isinstance(values, str) or not isinstance(values, Collection):
-        raise ExaInputError(f"{what}={values!r} must be a list or tuple of {', '.join(map(repr, known))}")
+        raise ExaInputError(f"{what}={values!r:.100} must be a list or tuple of {_listed(known)}")
     if unknown := [value for value in values if value not in known]:
-        raise ExaInputError(f"{what} has {unknown[0]!r}, which is not one of {', '.join(map(repr, known))}")
+        raise ExaInputError(f"{what} has {unknown[0]!r:.100}, which is not one of {_listed(known)}")
     return tuple(values)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(map(repr, words))
 
 
 def check_seconds(what: str, value: object) -> None:
     """
-    Refuse what cannot be an interval.
+    Raise if the value cannot be an interval.
 
     :raises ExaInputError: it is no number, or not above 0
     """
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ExaInputError(f"{what}={value!r} is not a number of seconds above 0")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:  # type: ignore[operator]
+        raise ExaInputError(f"{what}={value!r:.100} is not a number of seconds above 0")
 
 
 def check_time(what: str, value: Any) -> None:
     """
-    Refuse, while a DAG is parsed, what cannot be a time; None is none.
+    Raise if the value cannot be a time; None and templates pass.
 
     :raises ExaInputError: it is neither a datetime nor a date and time in ISO 8601
     """
@@ -79,11 +108,11 @@ def check_time(what: str, value: Any) -> None:
 
 def as_time(what: str, value: datetime | str) -> DateTime:
     """
-    A moment in UTC from what a user or a template gives; without a time zone it is taken as UTC.
+    Return a moment in UTC; a time without a zone is taken as UTC.
 
     It is cut to the millisecond, as Exa's times are: a run created within this one is not before it.
 
-    :raises ExaInputError: it is neither a datetime nor a date and time in ISO 8601
+    :raises ExaInputError: the value is neither a datetime nor a date and time in ISO 8601
     """
     try:
         moment = parse_time(value.isoformat() if isinstance(value, datetime) else value)

@@ -28,7 +28,8 @@ States = Iterable[tuple[float, str]]
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """A request to the stand-in.
+    """
+    A request to the stand-in.
 
     :param path: without the query, quoted as it was sent.
     :param headers: by lower-case name.
@@ -46,7 +47,8 @@ class RecordedRequest:
 
 @dataclass(kw_only=True, eq=False)
 class StandIn:
-    """A local server that answers as Exa does, from its creation to :meth:`close` or the end of ``with``.
+    """
+    A local server that answers as Exa does, from its creation to :meth:`close` or the end of ``with``.
 
     Monitors and their runs exist under both APIs, Websets (``/websets/v0/monitors``) and search
     (``/monitors``), unless :meth:`add_monitor` names one. Each API answers in its own words; a test may use
@@ -137,7 +139,8 @@ class StandIn:
         return self._server.accepted
 
     def connection(self, **extra: Any) -> str:
-        """Return an Airflow connection to this server as JSON, for ``AIRFLOW_CONN_EXA_DEFAULT``.
+        """
+        Return an Airflow connection to this server as JSON, for ``AIRFLOW_CONN_EXA_DEFAULT``.
 
         :param extra: fields of the connection's extra.
         """
@@ -152,7 +155,8 @@ class StandIn:
         webset_id: str | None = None,
         webset_status: str | None = None,
     ) -> str:
-        """Add a monitor, or change the one with this id, and return its id.
+        """
+        Add a monitor, or change the one with this id, and return its id.
 
         :param status: in either API's words; a ``paused`` or ``disabled`` monitor makes no runs by itself.
         :param api: API that the monitor belongs to; None: unchanged, at first both. A monitor of Exa's has
@@ -189,7 +193,8 @@ class StandIn:
         type: Literal["search", "refresh"] = "search",
         results: Iterable[Mapping[str, Any]] | None = None,
     ) -> str:
-        """Add a run, and its monitor if it is new, and return the run's id.
+        """
+        Add a run, and its monitor if it is new, and return the run's id.
 
         :param status: status from the start, unless ``states`` are given.
         :param states: statuses over time: pairs of seconds after ``created_at`` and a status.
@@ -221,7 +226,8 @@ class StandIn:
         failed_reason: str | None = None,
         results: Iterable[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Let a monitor make a run now, and another whenever so many seconds have passed.
+        """
+        Let a monitor make a run now, and another whenever so many seconds have passed.
 
         A paused or disabled monitor makes none. A monitor that belongs to search cancels its unfinished run
         when the next one starts.
@@ -239,7 +245,8 @@ class StandIn:
             monitor.run_options = {"states": list(states), "failed_reason": failed_reason, "results": found}
 
     def trigger(self, monitor_id: str) -> str | None:
-        """Trigger a monitor, and return the new run's id; None: no run was started.
+        """
+        Trigger a monitor, and return the new run's id; None: no run was started.
 
         A disabled monitor starts none.
         """

@@ -192,17 +192,17 @@ def _webset_search(webset_id: str, run: Run) -> Body:
 
 @dataclass(frozen=True)
 class Item:
-    """A result of a run as an item of the webset, by its place in the run's results."""
+    """A result of a run as an item of the webset, by its position in the run's results."""
 
     run: Run
-    place: int
+    position: int
 
     @property
     def id(self) -> str:
-        return f"witem_{self.run.id.removeprefix('run_')}_{self.place}"
+        return f"witem_{self.run.id.removeprefix('run_')}_{self.position}"
 
     def body(self, webset_id: str) -> Body:
-        result = (self.run.results or [])[self.place]
+        result = (self.run.results or [])[self.position]
         created_at = iso(self.run.past()[-1][0])
         return {
             "id": self.id,

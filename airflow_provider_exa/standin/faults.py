@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A fault that the next requests meet.
+    """
+    A fault that the next requests meet.
 
     :param kind: ``status`` (answers ``status``), ``hang`` (never answers), ``reset`` (TCP RST), ``cut`` (does
         what was asked, then ends amid the body), ``html`` (200 with a proxy's page), ``repeat``

@@ -11,7 +11,8 @@ _EXPIRED = "expired_"
 
 
 def start_of_page(cursors: Cursors, cursor: str | None, ids: list[str]) -> int:
-    """Return the number of objects before the requested page.
+    """
+    Return the number of objects before the requested page.
 
     :raises ValueError: the cursor is unknown, or has expired.
     """
@@ -25,7 +26,8 @@ def start_of_page(cursors: Cursors, cursor: str | None, ids: list[str]) -> int:
 
 
 def next_page(cursors: Cursors, start: int, last_id: str | None) -> dict[str, Any]:
-    """Return the fields of a page that lead to the next one.
+    """
+    Return the fields of a page that lead to the next one.
 
     :param start: number of objects before this page.
     :param last_id: id of this page's last object; None: this is the last page.

@@ -186,7 +186,8 @@ class Handler(BaseHTTPRequestHandler):
         size: int | None = None,
         max_limit: int | None = None,
     ) -> Answer:
-        """Answer with one page of the objects to keep.
+        """
+        Answer with one page of the objects to keep.
 
         :param size: objects on a page if the request names no limit; None: the API's.
         :param max_limit: largest limit; None: the API's.
@@ -287,7 +288,8 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 def serve(port: int, handler: Callable[..., Handler]) -> Server:
-    """Return a server at a port of 127.0.0.1.
+    """
+    Return a server at a port of 127.0.0.1.
 
     :raises OSError: the port cannot be used.
     """

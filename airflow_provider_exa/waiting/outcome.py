@@ -13,7 +13,11 @@ FAIL_ON = ("failed", "canceled")
 def is_decided(
     runs: Collection[Mapping[str, Any]], *, fail_on: Collection[str], needed: int, total: int
 ) -> bool:
-    """Whether the verdict on ``total`` runs is clear from these, whatever becomes of the rest."""
+    """
+    Return whether the verdict on ``total`` runs is clear, whatever becomes of the rest.
+
+    :param runs: those that have ended, as dicts
+    """
     failed = sum(run["status"] in fail_on for run in runs)
     return len(runs) - failed >= needed or failed > total - needed
 
@@ -25,11 +29,11 @@ def raise_for_outcome(
     error: type[ExaError] = ExaRunFailedError,
 ) -> None:
     """
-    Pass finished runs on, or fail the task that waited for them.
+    Raise if fewer than ``needed`` runs have ended well.
 
-    :param runs: as :meth:`~airflow_provider_exa.protocol.models.MonitorRun.as_dict` gives them
-    :param needed: how many of them must not have ended in one of the ways that ``fail_on`` names
-    :param error: what to raise if there are fewer; it names each that did, and why
+    :param runs: as :meth:`~airflow_provider_exa.protocol.models.MonitorRun.as_dict` returns them
+    :param fail_on: the outcomes that are not well
+    :param error: what to raise; it names each run that did not end well, and why
     """
     failed = [run for run in runs if run["status"] in fail_on]
     if len(runs) - len(failed) < needed:
@@ -38,16 +42,16 @@ def raise_for_outcome(
 
 def unwrap_event(event: Mapping[str, Any]) -> Any:
     """
-    What the event of a trigger brings: a run, or several.
+    Return what a trigger's event brings: ``run``, or ``runs`` by monitor id.
 
     :raises ExaError: the error that ended the wait
     """
     if "error" in event:
-        raise ERRORS[event["type"]](event["error"])
+        raise ERRORS.get(event["type"], ExaError)(event["error"])
     return event.get("run") or event["runs"]
 
 
 def _describe(run: Mapping[str, Any]) -> str:
-    was = "was canceled" if run["status"] == "canceled" else run["status"]
-    reason = run["failed_reason"] or "Exa gives no reason"
-    return f"Run {run['id']} of Exa monitor {run['monitor_id']} {was}: {reason}."
+    verb = "was canceled" if run["status"] == "canceled" else run["status"]
+    reason = f"{run['failed_reason'] or 'Exa gives no reason'}"
+    return f"Run {run['id']} {verb}: {reason:.500} (monitor {run['monitor_id']})."

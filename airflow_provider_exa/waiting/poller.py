@@ -1,9 +1,9 @@
 """
-The shared poller: all who wait on a monitor in one event loop share one poll.
+Who polls: in a worker a task for itself, in a triggerer one poller for all who need the same monitor.
 
-An :class:`AsyncClient` is a connection's session and rate limit, a :class:`MonitorPoller` is one monitor's
-loop of polls, and a :class:`RunWaiter` is one wait. Clients and pollers begin with their first subscriber and
-end with their last.
+A :class:`MonitorPoller` is the loop of one monitor's polls. It begins with its first subscriber, ends with
+its last, and polls at the shortest interval that any of them asks for. A :class:`RunWaiter` subscribes for
+one wait; an asset's stream subscribes for its cursor.
 """
 
 from __future__ import annotations
@@ -11,80 +11,165 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Protocol
 
 import pendulum
 
 from airflow_provider_exa.client.async_client import AsyncClient
+from airflow_provider_exa.client.client import Client
 from airflow_provider_exa.protocol.errors import ExaError
-from airflow_provider_exa.protocol.models import Monitor, MonitorRun, dialect_of
-from airflow_provider_exa.waiting.progress import REPEAT_LOG_AFTER, Progress
-from airflow_provider_exa.waiting.selection import RunSelector, Selector, StartedRun
-from airflow_provider_exa.waiting.snapshot import Sight, look, run_of
+from airflow_provider_exa.protocol.models import Dialect, Monitor, MonitorRun, dialect_of
+from airflow_provider_exa.protocol.paging import ListedRuns
+from airflow_provider_exa.timing import timing
+from airflow_provider_exa.waiting.progress import Progress
+from airflow_provider_exa.waiting.selection import RunsSince, Selector
+from airflow_provider_exa.waiting.snapshot import Observation, Poll, Snapshot, in_sequence, take_snapshot
 
-#: How many seconds the first poll of a monitor may be put off, so that a restart is no burst.
-JITTER = 2.0
+#: The longest interval, in seconds, that exponential backoff comes to by itself.
+MAX_BACKOFF_INTERVAL = 3600.0
+#: An oldest-first listing is read whole once in so many polls, as Exa may list a run late.
+POLLS_PER_RELISTING = 50
+
+
+def poll_once(
+    client: Client, api: str, progress: Progress, *, confirm: bool, deadline: float | None = None
+) -> tuple[Observation, Monitor | None]:
+    """
+    Poll for one wait, in a worker; return what was seen, and the monitor where it was asked for.
+
+    :param confirm: whether to ask for the monitor where there is no run yet
+    :param deadline: no request outlasts this moment of ``time.monotonic()``
+    """
+    dialect, selectors = dialect_of(api), [progress.selector]
+    webset_id = progress.webset_id
+    poll = take_snapshot(dialect, progress.monitor_id, selectors, webset_id=webset_id, confirm=confirm)
+    try:
+        snapshot = client.call(in_sequence(poll), deadline=deadline)
+    except ExaError as error:
+        return Observation(error=error), None
+    progress.webset_id = snapshot.webset_id or progress.webset_id
+    if snapshot.monitor_error:
+        return Observation(error=snapshot.monitor_error), None
+    return snapshot.observe(progress.selector) or Observation(), snapshot.monitor
 
 
 class Subscriber(Protocol):
-    """
-    Who takes part in the polls of a monitor.
-
-    :param choice: what to look for
-    :param interval: seconds between polls; the shortest of all watchers counts
-    :param told: whether a look has been taken in, so that the monitor is known
-    """
-
-    interval: float
-    told: bool
+    """Whoever takes part in the polls of a monitor."""
 
     @property
-    def choice(self) -> Selector: ...
+    def selector(self) -> Selector:
+        """What the next poll has to show."""
 
-    def tell(self, sight: Sight, monitor: Monitor | None = None) -> None:
-        """Take in what a poll showed."""
+    @property
+    def interval(self) -> float:
+        """Seconds between polls; the shortest of all subscribers counts."""
 
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        """Take in a poll, or the stage that it has come to."""
 
-class RunWaiter:
-    """
-    One wait for one run.
-
-    :param choice: which run, settled; once it is found, that run by its id
-    :param interval: seconds between polls
-    :param max_interval: what the interval doubles up to with each poll
-    """
-
-    def __init__(self, choice: RunSelector | StartedRun, interval: float, max_interval: float) -> None:
-        self.choice = choice
-        self.interval = interval
-        self.max_interval = max_interval
-        self.told = False
-        self.sight: Sight = None
-        self.monitor: Monitor | None = None
-        self._news = asyncio.Event()
-
-    def tell(self, sight: Sight, monitor: Monitor | None = None) -> None:
-        """Take in what a poll showed; wakes the wait only if that is news."""
-        if not self.told or _gist(sight) != _gist(self.sight):
-            self._news.set()
-        self.told, self.sight, self.monitor = True, sight, monitor
-        self.interval = min(self.interval * 2, self.max_interval)
-        if (run := run_of(sight)) and isinstance(self.choice, RunSelector):
-            self.choice = self.choice.pin(run.id)
-
-    async def news(self) -> None:
-        """Return when there is news, or when it is time to say again how things are."""
-        while True:
-            await _set_or_after(self._news, REPEAT_LOG_AFTER.total_seconds())
-            if self.told:
-                return
+    def on_error(self, error: Exception) -> None:
+        """Take in why a poll has failed, or that the poller has crashed."""
 
 
-async def _set_or_after(event: asyncio.Event, seconds: float) -> None:
-    """Return when the event is set, or after so many seconds, and clear it; ``wait_for`` makes a task."""
+class MonitorPoller:
+    """The polls of one monitor, for all its subscribers in an event loop."""
+
+    def __init__(self, client: AsyncClient, dialect: Dialect, monitor_id: str) -> None:
+        self.client = client
+        self.subscribers: set[Subscriber] = set()
+        self.joined = asyncio.Event()
+        self._dialect = dialect
+        self._monitor_id = monitor_id
+        self._is_confirmed = False
+        self._webset_id: str | None = None
+        self._listed: ListedRuns | None = None
+        self._polls = 0
+        # In a context of its own: its log lines belong to no subscriber's task.
+        self.task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.sleep(random.uniform(0, timing().first_poll_jitter))  # noqa: S311 (no secret)
+            while True:
+                began = loop.time()
+                await self._poll()
+                await self._rest(began)
+        except Exception as crash:
+            for subscriber in self.subscribers:
+                subscriber.on_error(crash)
+
+    async def _poll(self) -> None:
+        subscribers = {subscriber: subscriber.selector for subscriber in self.subscribers}
+        selectors = set(subscribers.values())
+
+        def publish(snapshot: Snapshot) -> None:
+            for subscriber, selector in subscribers.items():
+                if not snapshot.error_for(selector):
+                    _tell(subscriber, snapshot)
+
+        # A wait has seen that its monitor exists before it comes here; an asset has not.
+        confirm = not self._is_confirmed and any(isinstance(each, RunsSince) for each in selectors)
+        poll = take_snapshot(
+            self._dialect,
+            self._monitor_id,
+            selectors,
+            webset_id=self._webset_id,
+            confirm=confirm,
+            earlier=self._listed if self._polls % POLLS_PER_RELISTING else None,
+            publish=publish,
+        )
+        self._polls += 1
+        try:
+            snapshot = await self._drive(poll)
+        except ExaError as error:
+            for subscriber in subscribers:
+                subscriber.on_error(error)
+        else:
+            for subscriber, selector in subscribers.items():
+                if listing_error := snapshot.error_for(selector):
+                    subscriber.on_error(listing_error)
+            self._webset_id = snapshot.webset_id or self._webset_id
+            self._listed = snapshot.resume
+            self._is_confirmed = bool(self._is_confirmed or snapshot.runs or snapshot.monitor)
+
+    async def _drive(self, poll: Poll) -> Snapshot:
+        try:
+            step = next(poll)
+            while True:
+                try:
+                    if isinstance(step, list):
+                        result = await self.client.gather(step)
+                    else:
+                        result = await self.client.call(step)
+                except ExaError as error:
+                    step = poll.throw(error)
+                else:
+                    step = poll.send(result)
+        except StopIteration as done:
+            snapshot: Snapshot = done.value
+            return snapshot
+
+    async def _rest(self, began: float) -> None:
+        """Sleep until the next poll is due, for whoever has subscribed by then."""
+        loop = asyncio.get_running_loop()
+        while (left := began + min(each.interval for each in self.subscribers) - loop.time()) > 0:
+            await _wait_for(self.joined, left)
+
+
+def _tell(subscriber: Subscriber, snapshot: Snapshot) -> None:
+    """Tell a subscriber what a poll showed; if it crashes, it alone is told so."""
+    try:
+        subscriber.on_snapshot(snapshot)
+    except Exception as crash:
+        subscriber.on_error(crash)
+
+
+async def _wait_for(event: asyncio.Event, seconds: float) -> None:
+    """Wait until the event is set or so many seconds have passed, and clear it; ``wait_for`` makes a task."""
     timer = asyncio.get_running_loop().call_later(seconds, event.set)
     try:
         await event.wait()
@@ -93,160 +178,151 @@ async def _set_or_after(event: asyncio.Event, seconds: float) -> None:
     event.clear()
 
 
-def _gist(sight: Sight) -> object:
-    run = run_of(sight)
-    return (run.id, run.status, getattr(sight, "webset", None)) if run else type(sight)
-
-
-class MonitorPoller:
-    """The polls of one monitor, for all its waiters."""
-
-    def __init__(self, line: AsyncClient, api: str, monitor_id: str) -> None:
-        self.line = line
-        self.waiters: set[Subscriber] = set()
-        self.joined = asyncio.Event()
-        self._dialect = dialect_of(api)
-        self._monitor_id = monitor_id
-        self._monitor: Monitor | None = None
-        # In a context of its own: its log lines belong to no waiter's task.
-        self.task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._run())
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            await asyncio.sleep(random.uniform(0, JITTER))  # noqa: S311 (no secret)
-            while True:
-                began = loop.time()
-                await self._poll()
-                await self._rest(began)
-        except Exception as crash:
-            for waiter in self.waiters:
-                waiter.tell(crash)
-
-    async def _poll(self) -> None:
-        waiters = {waiter: waiter.choice for waiter in self.waiters}
-        choices = set(waiters.values())
-        first = self._monitor is None and not all(waiter.told for waiter in waiters)
-        asked = look(self._dialect, self._monitor_id, choices, first=first, monitor=self._monitor)
-        try:
-            sights, self._monitor = await self.line.call(asked)
-        except ExaError as error:
-            for waiter in waiters:
-                waiter.tell(error)
-            return
-        for waiter, choice in waiters.items():
-            waiter.tell(sights[choice], self._monitor)
-
-    async def webset_id(self) -> str | None:
-        """The monitor's webset, if it can be told."""
-        if self._monitor:
-            return self._monitor.webset_id
-        return await self.line.webset_of(self._dialect, self._monitor_id)
-
-    async def _rest(self, began: float) -> None:
-        """Sleep until the next poll is due, for whoever waits by then."""
-        loop = asyncio.get_running_loop()
-        while (left := began + min(waiter.interval for waiter in self.waiters) - loop.time()) > 0:
-            await _set_or_after(self.joined, left)
-
-
-#: By event loop and connection, and by the API and monitor as well; entries end with their last waiter.
-_clients: dict[tuple[asyncio.AbstractEventLoop, str], AsyncClient] = {}
-
-
+#: By event loop and connection, and by the API and monitor as well; entries end with their last subscriber.
+_clients: dict[tuple[asyncio.AbstractEventLoop, str], tuple[AsyncClient, set[MonitorPoller]]] = {}
 _pollers: dict[tuple[asyncio.AbstractEventLoop, str, str, str], MonitorPoller] = {}
 
 
 @contextmanager
-def subscribe(waiter: Subscriber, conn_id: str, api: str, monitor_id: str) -> Iterator[MonitorPoller]:
-    """Let a waiter take part in the polls of a monitor."""
-    loop = asyncio.get_running_loop()
+def subscribe(subscriber: Subscriber, conn_id: str, api: str, monitor_id: str) -> Iterator[MonitorPoller]:
+    """Let a subscriber take part in the polls of a monitor for the length of a ``with`` block."""
+    loop, dialect = asyncio.get_running_loop(), dialect_of(api)
     key = (loop, conn_id, api, monitor_id)
-    watch = _pollers.get(key)
-    if watch is None or watch.task.done():
-        line = _clients.setdefault((loop, conn_id), AsyncClient(conn_id))
-        watch = _pollers[key] = MonitorPoller(line, api, monitor_id)
-        line.watches.add(watch)
-    watch.waiters.add(waiter)
-    watch.joined.set()
+    if (loop, conn_id) not in _clients:
+        _clients[loop, conn_id] = (AsyncClient(conn_id), set())
+    client, pollers = _clients[loop, conn_id]
+    poller = _pollers.get(key)
+    if poller is None or poller.task.done():
+        poller = _pollers[key] = MonitorPoller(client, dialect, monitor_id)
+        pollers.add(poller)
+    poller.subscribers.add(subscriber)
+    poller.joined.set()
     try:
-        yield watch
+        yield poller
     finally:
-        watch.waiters.discard(waiter)
-        if not watch.waiters:
-            watch.task.cancel()
-            if _pollers.get(key) is watch:
+        poller.subscribers.discard(subscriber)
+        if not poller.subscribers:
+            poller.task.cancel()
+            if _pollers.get(key) is poller:
                 del _pollers[key]
-            watch.line.watches.discard(watch)
-            if not watch.line.watches:
-                watch.line.close()
+            pollers.discard(poller)
+            if not pollers:
+                client.close()
                 del _clients[loop, conn_id]
 
 
-async def wait_for_run(
-    monitor_id: str,
-    choice: RunSelector | StartedRun,
-    progress: Progress,
-    *,
-    conn_id: str,
-    api: str,
-    interval: float,
-    max_interval: float,
-    log: Any,
-    until_ended: bool = True,
-) -> tuple[MonitorRun, bool]:
+class RunWaiter:
     """
-    The run, and whether the wait for it has ended.
+    One wait for one run, in the triggerer.
 
-    :param interval: seconds between polls; the shortest that anybody who waits on the monitor asks for counts
-    :param max_interval: what the interval doubles up to with each poll
-    :param log: where the wait's own lines go
-    :param until_ended: else the run is returned as soon as it is there
-    :raises ExaError: a permanent error, or any at the first look
+    :param progress: where the wait begins
+    :param interval: seconds between polls
+    :param max_interval: the interval doubles up to this with each poll that is the wait's own
     """
-    waiter = RunWaiter(choice, interval, max_interval)
-    with subscribe(waiter, conn_id, api, monitor_id) as watch:
+
+    def __init__(self, progress: Progress, interval: float, max_interval: float) -> None:
+        self.progress = progress
+        self.interval = interval
+        self._max_interval = max_interval
+        self._polled_at = -float("inf")
+        self._observation: Observation | None = None
+        self._monitor: Monitor | None = None
+        self._news = asyncio.Event()
+
+    @property
+    def selector(self) -> Selector:
+        """What is waited for; once that is known, the run by its id."""
+        return self.progress.selector
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        """Take in what a poll showed of the run."""
+        observation = snapshot.observe(self.progress.selector)
+        if observation is not None:
+            self._take_in(observation, snapshot.monitor)
+
+    def on_error(self, error: Exception) -> None:
+        """Take in that a poll has failed."""
+        self._take_in(Observation(error=error), None)
+
+    def _take_in(self, observation: Observation, monitor: Monitor | None) -> None:
+        """Wake the wait if there is news."""
+        if observation.is_missing or _gist(observation) != _gist(self._observation):
+            self._news.set()
+        self._observation, self._monitor = observation, monitor
+        now = time.monotonic()
+        if now - self._polled_at >= 0.9 * self.interval:
+            self.interval = min(self.interval * 2, max(self.interval, self._max_interval))
+            self._polled_at = now
+
+    async def wait(self, log: Any) -> MonitorRun:
+        """
+        Wait until the run has ended.
+
+        :param log: where the wait's own lines go
+        :raises ExaError: the wait ends without a run
+        """
+        taken_in: Observation | None = None
         while True:
-            await waiter.news()
-            sight = waiter.sight
-            line = progress.saw(sight, pendulum.now("UTC"), waiter.monitor)
-            if line:
-                log.info("Waiting for %s of monitor %s: %s", choice, monitor_id, line)
-            run, ended = run_of(sight), isinstance(sight, MonitorRun) and sight.finished
-            if run and (ended or not until_ended):
-                progress.webset_id = await watch.webset_id()
-                return run, ended
+            await _wait_for(self._news, timing().repeat_log_after)
+            observation = self._observation
+            # Without a poll in between, a run is not missing for the second time.
+            if observation is None or (observation.is_missing and observation is taken_in):
+                continue
+            taken_in = observation
+            if line := self.progress.observe(observation, pendulum.now("UTC"), self._monitor):
+                log.log(*line)
+            if run := observation.ended_run:
+                return run
+
+
+def _gist(observation: Observation | None) -> object:
+    """Return what differs where there is news; trouble that is waited out is none while it lasts."""
+    if observation is None:
+        return None
+    run, error = observation.run, observation.error
+    return run and (run.id, run.status), observation.webset_status, type(error), observation.is_missing
+
+
+async def wait_for_run(
+    progress: Progress, *, conn_id: str, api: str, interval: float, max_interval: float, log: Any
+) -> MonitorRun:
+    """
+    Wait, in the triggerer, until a run has ended.
+
+    :param interval: seconds between polls; the shortest that anybody on the monitor asks for counts
+    :param max_interval: the interval doubles up to this with each poll that is the wait's own
+    :param log: where the wait's own lines go
+    :raises ExaError: the wait ends without a run
+    """
+    waiter = RunWaiter(progress, interval, max_interval)
+    with subscribe(waiter, conn_id, api, progress.monitor_id):
+        return await waiter.wait(log)
 
 
 async def wait_for_runs(
-    choices: Mapping[str, RunSelector],
-    progress: Progress,
-    *,
-    enough: Callable[[Collection[Mapping[str, Any]]], bool],
+    waits: Collection[Progress],
+    runs: Mapping[str, Mapping[str, Any]],
+    is_enough: Callable[[Collection[Mapping[str, Any]]], bool],
     **options: Any,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Mapping[str, Any]]:
     """
-    The runs of several monitors as dicts, by monitor id, once enough of them have ended.
+    Wait, in the triggerer, until enough runs of several monitors have ended; return them by monitor id.
 
-    :param choices: which run to wait for, by monitor id
-    :param progress: where each wait begins; is told the webset of the runs, if they share one
-    :param enough: whether these runs that have ended are enough to decide
+    :param runs: the runs that have ended already, as dicts, by monitor id
+    :param is_enough: whether runs that have ended decide the rest
     :param options: those of :func:`wait_for_run`
     """
-    each = {monitor_id: replace(progress) for monitor_id in choices}
-    waits = {
-        asyncio.ensure_future(wait_for_run(monitor_id, choice, each[monitor_id], **options)): monitor_id
-        for monitor_id, choice in choices.items()
-    }
-    ended: dict[str, dict[str, Any]] = {}
+    ended = dict(runs)
+    if len(waits) == 1 and not is_enough(ended.values()):
+        (wait,) = waits  # without a task of its own, which takes as much memory as all the rest
+        return {**ended, wait.monitor_id: (await wait_for_run(wait, **options)).as_dict()}
+    tasks = {asyncio.ensure_future(wait_for_run(wait, **options)): wait.monitor_id for wait in waits}
     try:
-        while waits and not enough(ended.values()):
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            ended |= {waits.pop(wait): wait.result()[0].as_dict() for wait in done}
+        while tasks and not is_enough(ended.values()):
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            ended |= {tasks.pop(task): task.result().as_dict() for task in done}
     finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
-    websets = {each[monitor_id].webset_id for monitor_id in ended}
-    progress.webset_id = websets.pop() if len(websets) == 1 else None
-    return {monitor_id: ended[monitor_id] for monitor_id in choices if monitor_id in ended}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return ended

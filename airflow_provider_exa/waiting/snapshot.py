@@ -1,130 +1,261 @@
-"""What one look at a monitor shows."""
+"""What one poll of a monitor saw, and how it is taken."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
-from airflow_provider_exa.protocol.endpoints import get_monitor, get_run, get_webset, list_runs, or_error
-from airflow_provider_exa.protocol.errors import ExaEndlessListingError, ExaError, ExaPermanentError
-from airflow_provider_exa.protocol.messages import Call
+from pendulum import DateTime
+
+from airflow_provider_exa.protocol.endpoints import get_monitor, get_run, get_webset_status, list_runs
+from airflow_provider_exa.protocol.errors import ExaError
+from airflow_provider_exa.protocol.messages import Call, or_error
 from airflow_provider_exa.protocol.models import Dialect, Monitor, MonitorRun
-from airflow_provider_exa.protocol.paging import Listing, age, fetch_page, listed_back_to
-from airflow_provider_exa.waiting.selection import RunSelector, RunsSince, Selector
+from airflow_provider_exa.protocol.paging import (
+    END_OF_TIME,
+    ListedRuns,
+    covers,
+    list_back_to,
+    sort_key,
+)
+from airflow_provider_exa.waiting.selection import RunSelector, RunsSince, Selector, StartedRun
+
+#: A poll yields a call and is sent its result, or several calls and is sent their results or errors.
+Poll = Generator["Call[Any] | list[Call[Any]]", Any, "Snapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """
+    What a snapshot says of one selector.
+
+    :param run: None while there is none
+    :param error: why that cannot be told
+    :param is_missing: whether Exa answers that there is no such run
+    :param webset_status: the status of the webset that holds the end of the wait up
+    """
+
+    run: MonitorRun | None = None
+    error: Exception | None = None
+    is_missing: bool = False
+    webset_status: str | None = None
+
+    @property
+    def ended_run(self) -> MonitorRun | None:
+        """The run, once the wait for it is over."""
+        return self.run if self.run and self.run.finished and not self.webset_status else None
 
 
 @dataclass(frozen=True)
-class Found:
+class Snapshot:
     """
-    What a look shows of an :class:`RunsSince`.
+    What one poll saw of a monitor.
 
-    :param runs: in no order; older ones may be among them, and ones that could not be asked for are not
-    :param complete: whether Exa listed every run created since
+    :param runs: by id
+    :param listed: those that the listing shows, by id; one that is known by its id alone may have older
+        ones beside it that the listing lacks, too
+    :param listed_back_to: every run created after this moment is among them; None if none were listed
+    :param truncated: why the listing goes no further
+    :param stale: the ids of listed runs that only an earlier poll has shown, and that may have changed
+    :param resume: the listing, to go on from at the next poll
+    :param listing_error: why nothing could be listed
+    :param monitor_error: why the monitor could not be read, where it was asked for
+    :param errors: why a run that was asked for by its id could not be read, by that id
+    :param monitor: the monitor, where it was asked for
+    :param webset_id: its webset, where that is known
+    :param webset_status: that of its webset, or why it could not be read; None where nobody needed it
     """
 
-    runs: Collection[MonitorRun]
-    complete: bool
+    runs: Mapping[str, MonitorRun] = field(default_factory=dict)
+    listed: Mapping[str, MonitorRun] = field(default_factory=dict)
+    listed_back_to: DateTime | None = None
+    truncated: ExaError | None = None
+    stale: frozenset[str] = frozenset()
+    resume: ListedRuns | None = None
+    listing_error: ExaError | None = None
+    monitor_error: ExaError | None = None
+    errors: Mapping[str, ExaError] = field(default_factory=dict)
+    monitor: Monitor | None = None
+    webset_id: str | None = None
+    webset_status: str | ExaError | None = None
+
+    @cached_property
+    def sorted_runs(self) -> list[MonitorRun]:
+        """The listed runs from the oldest to the newest."""
+        return sorted(self.listed.values(), key=sort_key)
+
+    def covers(self, since: DateTime) -> bool:
+        """Return whether every run created since then is in the snapshot."""
+        return covers(self.listed_back_to, since)
+
+    def require(self, since: DateTime, what: str) -> None:
+        """
+        Raise if not every run created since then is in the snapshot.
+
+        :param what: what was looked for
+        """
+        if self.truncated and not self.covers(since):
+            raise type(self.truncated)(
+                f"Exa lists only {len(self.listed)} runs, so {what} cannot be told. "
+                f"Give a run_id, or a later created_after. {self.truncated}"
+            )
+
+    def run(self, run_id: str) -> MonitorRun:
+        """Return a run by its id; raise why it could not be read."""
+        if run_id in self.errors:
+            raise self.errors[run_id]
+        return self.runs[run_id]
+
+    def error_for(self, selector: Selector) -> ExaError | None:
+        """Return why the snapshot says nothing to a selector, if it is for trouble with the listing."""
+        if isinstance(selector, RunsSince):
+            return self.listing_error or self.monitor_error
+        return None if selector.since is None else self.listing_error
+
+    def observe(self, selector: RunSelector | StartedRun) -> Observation | None:
+        """Return what the snapshot says of a selector; None if it does not say yet."""
+        if error := self.error_for(selector):
+            return Observation(error=error)
+        if not self._answers(selector):
+            return None
+        try:
+            run = selector.select(self)
+        except ExaError as error:
+            return Observation(error=error, is_missing=error.status == 404)
+        if selector.idle and run and run.status == "completed":
+            return self._observe_webset(run)
+        return Observation(run)
+
+    def _observe_webset(self, run: MonitorRun) -> Observation | None:
+        if isinstance(self.webset_status, ExaError):
+            return Observation(error=self.webset_status)
+        if self.webset_status is None:
+            return None
+        return Observation(run, webset_status=None if self.webset_status == "idle" else self.webset_status)
+
+    def _answers(self, selector: RunSelector | StartedRun) -> bool:
+        if selector.since is not None and self.listed_back_to is None:
+            return False
+        return all(self.has_run(run_id) for run_id in selector.run_ids)
+
+    def has_run(self, run_id: str) -> bool:
+        """Return whether this poll has shown a run, or why it cannot be read."""
+        return run_id in self.errors or (run_id in self.runs and run_id not in self.stale)
 
 
-@dataclass(frozen=True)
-class Busy:
-    """A run that has completed, and the status of its webset, which is not idle yet."""
-
-    run: MonitorRun
-    webset: str
-
-
-#: What a look shows of one choice: its run, None while it is not there, or why it cannot be asked for.
-Sight = MonitorRun | Busy | Found | Exception | None
-
-
-def run_of(sight: Sight) -> MonitorRun | None:
-    """The run that a look showed, if it showed one."""
-    return sight.run if isinstance(sight, Busy) else sight if isinstance(sight, MonitorRun) else None
-
-
-def look(
+def take_snapshot(
     dialect: Dialect,
     monitor_id: str,
-    choices: Collection[Selector],
+    selectors: Collection[Selector],
     *,
-    first: bool = False,
-    monitor: Monitor | None = None,
-) -> Call[tuple[dict[Selector, Sight], Monitor | None]]:
+    webset_id: str | None = None,
+    confirm: bool = False,
+    earlier: ListedRuns | None = None,
+    publish: Callable[[Snapshot], object] = lambda snapshot: None,
+) -> Poll:
     """
-    What there is of several settled choices, with as few requests as it takes.
+    Poll a monitor for several selectors, with as few requests as it takes.
 
-    An unknown monitor lists as empty, and is an error.
-
-    :param first: whether to ask for the monitor, too, if a run is not there; it is returned, as it may be
-        disabled. Where all runs are looked for and there are none, it is asked for anyway.
-    :param monitor: what is known of it, so that its webset is
+    :param webset_id: the monitor's webset, if it is known
+    :param confirm: whether to ask for the monitor if the listing shows no run for somebody: an unknown
+        monitor lists as empty
+    :param earlier: the monitor's runs as an earlier poll has listed them
+    :param publish: called with each stage of the snapshot: what the listing shows is told before runs are
+        asked for one by one
     """
-    feeds = [choice for choice in choices if isinstance(choice, RunsSince)]
-    by_id = {choice for choice in choices if isinstance(choice, RunSelector) and choice.run_id is not None}
-    by_time = [choice for choice in choices if not isinstance(choice, RunsSince) and choice not in by_id]
-    runs: dict[str, MonitorRun] = {}
-    cut: ExaPermanentError | None = None
-    if by_time or feeds or len(by_id) > 1:
-        runs, cut = yield from _list_for(dialect, monitor_id, [*by_time, *feeds])
-    ordered = sorted(runs.values(), key=age)
-    sights: dict[Selector, Sight] = {choice: cut or choice.of(ordered) for choice in by_time}
-    named = {choice.run_id for choice in by_id}.union(*(feed.run_ids for feed in feeds))
-    others: dict[str, Sight] = {}
-    for run_id in named - runs.keys():
-        others[run_id] = yield from or_error(get_run(dialect, monitor_id, run_id))
-    sights |= {choice: runs.get(choice.run_id) or others[choice.run_id] for choice in by_id}
-    found = [*runs.values(), *(run for run in others.values() if isinstance(run, MonitorRun))]
-    sights |= {feed: Found(found, complete=cut is None) for feed in feeds}
-    if (first and None in sights.values()) or (feeds and not runs):
-        monitor = yield from get_monitor(dialect, monitor_id)
-    completed = {
-        choice: run
-        for choice, run in sights.items()
-        if isinstance(choice, RunSelector) and choice.idle and isinstance(run, MonitorRun)
-        if run.status == "completed"
-    }
-    if completed:
-        webset = yield from or_error(_look_at_webset(dialect, monitor_id, monitor))
-        if isinstance(webset, ExaError):
-            sights |= dict.fromkeys(completed, webset)
-        else:
-            monitor, status = webset
-            sights |= {choice: Busy(run, status) for choice, run in completed.items() if status != "idle"}
-    return sights, monitor
+    moments = [selector.since for selector in selectors if selector.since is not None]
+    run_ids = sorted(frozenset[str]().union(*(selector.run_ids for selector in selectors)))
+    snapshot = Snapshot(webset_id=webset_id)
+    if moments or len(run_ids) > 1:
+        since = min(moments, default=END_OF_TIME)
+        snapshot = yield from _with_listing(snapshot, dialect, monitor_id, since, earlier)
+        if confirm and _finds_nothing(snapshot, selectors):
+            snapshot = yield from _with_monitor(snapshot, dialect, monitor_id)
+        publish(snapshot)
+    if missing := [run_id for run_id in run_ids if not snapshot.has_run(run_id)]:
+        found = yield [get_run(dialect, monitor_id, run_id, keep_raw=False) for run_id in missing]
+        snapshot = _with_runs(snapshot, dict(zip(missing, found, strict=True)))
+        publish(snapshot)
+    if any(_waits_for_webset(snapshot, selector) for selector in selectors):
+        (found,) = yield [get_webset_status(dialect, monitor_id, snapshot.webset_id)]
+        webset_id, status = (None, found) if isinstance(found, ExaError) else found
+        snapshot = replace(snapshot, webset_id=webset_id, webset_status=status)
+        publish(snapshot)
+    return snapshot
 
 
-def _look_at_webset(dialect: Dialect, monitor_id: str, monitor: Monitor | None) -> Call[tuple[Monitor, str]]:
-    """The monitor, and the status of its webset."""
-    monitor = monitor or (yield from get_monitor(dialect, monitor_id))
-    return monitor, (yield from get_webset(dialect, monitor.webset_id, lambda body: str(body["status"])))
+def _with_listing(
+    snapshot: Snapshot, dialect: Dialect, monitor_id: str, since: DateTime, earlier: ListedRuns | None
+) -> Poll:
+    listing = list_runs(dialect, monitor_id, since=since, keep_raw=False)
+    try:
+        listed = yield list_back_to(listing, earlier)
+    except ExaError as error:
+        return replace(snapshot, listing_error=error)
+    return replace(
+        snapshot,
+        runs=listed.runs,
+        listed=listed.runs,
+        listed_back_to=listed.listed_back_to,
+        truncated=listed.truncated,
+        stale=listed.stale,
+        resume=listed if listed.resume else None,
+    )
 
 
-def _list_for(
-    dialect: Dialect, monitor_id: str, choices: Collection[Selector]
-) -> Call[tuple[dict[str, MonitorRun], ExaPermanentError | None]]:
-    """
-    The runs that choices by time are among; where there are none, of the first page.
+def _with_monitor(snapshot: Snapshot, dialect: Dialect, monitor_id: str) -> Poll:
+    try:
+        monitor = yield get_monitor(dialect, monitor_id)
+    except ExaError as error:
+        return replace(snapshot, monitor_error=error)
+    return replace(snapshot, monitor=monitor, webset_id=monitor.webset_id)
 
-    Where Exa does not let the rest be listed, an error that says so is returned, too.
-    """
-    times = [choice.created_after for choice in choices if choice.created_after is not None]
-    since = min(times, default=None)
-    runs: dict[str, MonitorRun] = {}
-    place: Listing[MonitorRun] | None = list_runs(dialect, monitor_id)
-    while place:
-        try:
-            page = yield from fetch_page(place)
-        except ExaEndlessListingError as error:
-            return runs, error
-        if page.cut:
-            return runs, ExaPermanentError(
-                f"Exa lists only the last {len(runs)} runs of monitor {monitor_id}, so which run is meant "
-                "cannot be told. Give a run_id, or a created_after that is later than the oldest of them."
-            )
-        runs |= {run.id: run for run in page.items}
-        edge = listed_back_to(page)
-        if not choices or (edge and (since is None or edge < since)):
-            break
-        place = page.following
-    return runs, None
+
+def _with_runs(snapshot: Snapshot, found: Mapping[str, MonitorRun | ExaError]) -> Snapshot:
+    runs = {run_id: run for run_id, run in found.items() if isinstance(run, MonitorRun)}
+    errors = {run_id: error for run_id, error in found.items() if isinstance(error, ExaError)}
+    stale = snapshot.stale - runs.keys()
+    return replace(snapshot, runs={**snapshot.runs, **runs}, errors=errors, stale=stale)
+
+
+def in_sequence(poll: Poll) -> Call[Snapshot]:
+    """Make one call of a poll, which asks one thing after the other."""
+    try:
+        step = next(poll)
+        while True:
+            try:
+                result = yield from (_all_in_sequence(step) if isinstance(step, list) else step)
+            except ExaError as error:
+                step = poll.throw(error)
+            else:
+                step = poll.send(result)
+    except StopIteration as done:
+        snapshot: Snapshot = done.value
+        return snapshot
+
+
+def _all_in_sequence(calls: list[Call[Any]]) -> Call[list[Any]]:
+    results = []
+    for call in calls:
+        results.append((yield from or_error(call)))
+    return results
+
+
+def _finds_nothing(snapshot: Snapshot, selectors: Collection[Selector]) -> bool:
+    """Return whether the listing shows nothing, or to a poll of waits alone not the run of one."""
+    if snapshot.listed_back_to is None or snapshot.truncated:
+        return False
+    waits = [selector for selector in selectors if not isinstance(selector, RunsSince)]
+    if not snapshot.listed or len(waits) < len(selectors):
+        return not snapshot.listed
+    observed = [snapshot.observe(wait) for wait in waits]
+    return any(each is not None and each.run is None and each.error is None for each in observed)
+
+
+def _waits_for_webset(snapshot: Snapshot, selector: Selector) -> bool:
+    if not isinstance(selector, RunSelector) or not selector.idle:
+        return False
+    observation = snapshot.observe(replace(selector, idle=False))
+    return bool(observation and observation.run and observation.run.status == "completed")

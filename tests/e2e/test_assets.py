@@ -59,7 +59,7 @@ def test_the_samples_start_when_a_run_has_ended(
     searched = standin.add_run("e2e_search", results=found)
     until(lambda: started(airflow, "exa_on_completed_run") and started(airflow, "exa_on_failed_run"), 120)
     (dag_run,) = started(airflow, "exa_on_completed_run")
-    assert airflow.xcom("exa_on_completed_run", dag_run, "load", 0)["id"] == good
+    assert airflow.xcom("exa_on_completed_run", dag_run, "load", 0)[0]["id"] == good
     assert airflow.task_states("exa_on_completed_run", dag_run) == {
         "runs_to_load": "success",
         "load[0]": "success",

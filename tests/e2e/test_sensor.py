@@ -50,7 +50,8 @@ def test_the_branching_sample_takes_the_way_that_the_outcome_says(
     page = f"https://websets.exa.ai/websets/{standin.monitors[monitor].webset_id}"
     assert airflow.api("GET", f"{wait}/links")["extra_links"] == {"Exa": page}
     log = airflow.task_log("exa_branch_on_outcome", dag_run, "wait_for_run")
-    assert f"{run} is {outcome}, after 0:00:" in log
+    verb = "was canceled" if outcome == "canceled" else outcome
+    assert f"Run {run} {verb} (monitor {monitor}, after 0:00:" in log
     assert KEY not in log
 
 

@@ -165,7 +165,7 @@ def test_a_killed_worker_starts_no_second_run(
 def has_begun(airflow: RealAirflow, dag_run: str, task_id: str) -> bool:
     """Whether a task has started a run or joined one."""
     log = airflow.task_log(DAG, dag_run, task_id)
-    return "Exa has started a run" in log or "so no other is started" in log
+    return "Exa has started a run" in log or "no other is started" in log
 
 
 def test_two_that_start_a_run_at_the_same_time_return_the_same(

@@ -6,12 +6,12 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pendulum
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -24,13 +24,22 @@ from hypothesis.stateful import (
 from pendulum import DateTime
 
 from airflow_provider_exa.events import cursor as cursors
-from airflow_provider_exa.events.cursor import BEGINNING, Cursor
+from airflow_provider_exa.events.cursor import (
+    ABANDONED_AFTER,
+    BEGINNING,
+    UNKNOWN_STATUS_KEPT_FOR,
+    Cursor,
+    CursorRecord,
+    combine,
+    predecessors,
+)
 from airflow_provider_exa.protocol.errors import ExaInputError
 from airflow_provider_exa.protocol.models import FINISHED, MonitorRun
+from airflow_provider_exa.protocol.paging import BEGINNING_OF_TIME, END_OF_TIME
 
 WANTED = ("completed", "failed")
 START = pendulum.datetime(2026, 1, 1)
-OLD_RUNS = 10
+RUNS_BY_ID = 5
 
 
 def run(run_id: str, status: str, created_at: DateTime, ended_at: DateTime | None = None) -> MonitorRun:
@@ -60,7 +69,14 @@ def ids(runs: Iterable[MonitorRun]) -> list[str]:
 
 def restarted(cursor: Cursor) -> Cursor:
     """What goes on after a kill: the cursor as it was kept."""
-    return Cursor.from_json(cursor.as_json())
+    return Cursor.from_dict(json.loads(json.dumps(cursor.as_dict())))
+
+
+def observe(
+    cursor: Cursor, runs: Iterable[MonitorRun], now: DateTime, back_to: DateTime = BEGINNING_OF_TIME
+) -> None:
+    """A poll that shows runs; every run created after a moment is among them."""
+    cursor.observe(runs, WANTED, now, listed_back_to=back_to)
 
 
 @dataclass
@@ -68,8 +84,9 @@ class Entry:
     """
     A run in the model of Exa.
 
-    :param hidden: how many more looks do not show it
+    :param hidden: how many more polls do not show it
     :param promised: whether it was shown, or stayed within what the frontier never passes
+    :param wanted: whether it was to be reported whenever it could be
     """
 
     id: str
@@ -78,13 +95,18 @@ class Entry:
     ended_at: DateTime | None = None
     hidden: int = 0
     promised: bool = True
+    wanted: bool = True
 
     def shown(self) -> MonitorRun:
         return run(self.id, self.status, self.created_at, self.ended_at)
 
 
 class ExaAndAirflow(RuleBasedStateMachine):
-    """Exa makes runs, looks show them, events are stored or lost, and the triggerer is killed at times."""
+    """
+    Exa makes runs, polls show them, and events are stored or lost.
+
+    The triggerer is killed at times, and the asset is changed.
+    """
 
     @initialize(before=st.lists(st.sampled_from(["running", "completed", "failed", "canceled"]), max_size=3))
     def begin(self, before: list[str]) -> None:
@@ -100,9 +122,12 @@ class ExaAndAirflow(RuleBasedStateMachine):
             self.add(self.now, status)
             self.now = self.now.add(minutes=1)
         self.now = START
+        self.statuses: tuple[str, ...] = WANTED
         self.cursor = Cursor(START)
-        self.kept = self.cursor.as_json()
+        self.kept = self.cursor.as_dict()
         self.kept_confirmed: set[str] = set()
+        self.unwanted: set[str] = set()
+        self.kept_unwanted: set[str] = set()
 
     # --- Exa ---
 
@@ -151,27 +176,46 @@ class ExaAndAirflow(RuleBasedStateMachine):
     # --- the triggerer ---
 
     @rule(chance=st.randoms(use_true_random=False), complete=st.sampled_from([True, True, True, False]))
-    def look(self, chance: random.Random, complete: bool) -> None:
-        """A listing down to the frontier, or a part of one, and some of the old open runs by id."""
+    def poll(self, chance: random.Random, complete: bool) -> None:
+        """A listing down to the frontier or a part of one, and some of the old open runs by id."""
         visible = [each for each in self.runs.values() if not each.hidden]
-        listed = [each for each in visible if each.created_at >= self.cursor.frontier]
-        older = [each for each in visible if each.created_at < self.cursor.frontier]
+        back_to = self.cursor.frontier - timedelta(milliseconds=1)
+        if not complete and visible:
+            back_to = max(back_to, chance.choice(visible).created_at)
+        listed = [each for each in visible if each.created_at > back_to]
+        older = [each for each in visible if each.created_at <= back_to]
         listed += chance.sample(older, min(len(older), chance.randint(0, 3)))  # its last page may show some
-        if not complete:
-            listed = [each for each in listed if chance.random() < 0.5]
         old = sorted(self.cursor.open - self.cursor.due.keys() - {each.id for each in listed})
-        listed += [self.runs[each] for each in chance.sample(old, min(len(old), OLD_RUNS))]
+        listed += [self.runs[each] for each in chance.sample(old, min(len(old), RUNS_BY_ID))]
         chance.shuffle(listed)
-        self.take_in(listed, complete=complete)
+        self.take_in(listed, back_to)
 
-    def take_in(self, shown: list[Entry], *, complete: bool) -> None:
-        """One look, and what Exa promises after it."""
+    @precondition(lambda self: self.cursor.owed)
+    @rule(chance=st.randoms(use_true_random=False), whole=st.booleans())
+    def walk(self, chance: random.Random, whole: bool) -> None:
+        """What is owed is read in small parts, or some of it."""
+        owed = self.cursor.owed
+        assert owed
+        visible = [each for each in self.runs.values() if not each.hidden and each.created_at >= owed[0]]
+        for each in visible if whole else visible[: len(visible) // 2]:
+            self.take_in([each], None)
+        if whole:
+            self.cursor.pay(owed)
+
+    def take_in(self, shown: list[Entry], back_to: DateTime | None) -> None:
+        """One poll, and what Exa promises after it."""
         visible = [each.created_at for each in self.runs.values() if not each.hidden]
-        self.cursor.see([each.shown() for each in shown], WANTED, self.now, complete=complete)
-        if complete:
+        runs = [each.shown() for each in shown]
+        self.cursor.observe(runs, self.statuses, self.now, listed_back_to=back_to)
+        for each in shown:
+            if each.status in FINISHED and each.status not in self.statuses:
+                each.wanted = False
+                if each.ended_at and each.ended_at >= START:
+                    self.unwanted.add(each.id)
+        if back_to is not None:
             self.pass_by(visible)
-        for each in self.runs.values():
-            each.hidden = max(0, each.hidden - 1)
+            for each in self.runs.values():
+                each.hidden = max(0, each.hidden - 1)
 
     def pass_by(self, times: list[DateTime]) -> None:
         """What is hidden is promised only among the newest runs and in the time before the newest."""
@@ -190,7 +234,7 @@ class ExaAndAirflow(RuleBasedStateMachine):
         assert len(batch) <= cursors.MAX_RUNS_PER_EVENT
         assert batch == sorted(batch, key=lambda each: (each.created_at, each.id))
         for each in batch:
-            assert each.status in WANTED
+            assert each.status in self.statuses
             assert each.ended_at >= START
         self.under_way, self.is_stored = ids(batch[:most]), False
 
@@ -218,32 +262,49 @@ class ExaAndAirflow(RuleBasedStateMachine):
 
     @rule()
     def cursor_is_kept(self) -> None:
-        """The kept frontier never goes back, and a text makes the cursor that made it."""
-        text = self.cursor.as_json()
-        again = Cursor.from_json(text)
-        assert again.as_json() == text
-        assert (again.start, again.open, again.reported) == (
+        """The kept frontier never goes back, and what is kept makes the cursor that made it."""
+        again = restarted(self.cursor)
+        assert again.as_dict() == self.cursor.as_dict()
+        assert (again.start, again.open, again.reported, again.skipped) == (
             self.cursor.start,
             self.cursor.open,
             self.cursor.reported,
+            self.cursor.skipped,
         )
-        assert Cursor.from_json(self.kept).frontier <= again.frontier <= self.cursor.frontier
-        self.kept, self.kept_confirmed = text, set(self.confirmed)
+        assert Cursor.from_dict(self.kept).frontier <= again.frontier <= self.cursor.frontier
+        self.kept, self.kept_confirmed = self.cursor.as_dict(), set(self.confirmed)
+        self.kept_unwanted = set(self.unwanted)
 
     @rule()
     def triggerer_is_killed(self) -> None:
         """What was confirmed since the cursor was kept may come again; what was before may not."""
-        self.cursor = Cursor.from_json(self.kept)
+        self.cursor = Cursor.from_dict(self.kept)
         self.confirmed = set(self.kept_confirmed)
+        self.unwanted = set(self.kept_unwanted)
         self.under_way = []
+
+    @rule(statuses=st.sampled_from([WANTED, ("completed",), ("failed", "canceled"), FINISHED]))
+    def statuses_are_changed(self, statuses: tuple[str, ...]) -> None:
+        """Another asset takes over the place that is kept."""
+        self.triggerer_is_killed()
+        self.cursor = combine([self.cursor])
+        self.statuses = statuses
+        for each in self.runs.values():
+            if each.status in FINISHED and each.status not in statuses:
+                each.wanted = False
 
     @invariant()
     def a_run_comes_twice_only_after_an_accident(self) -> None:
         """What is confirmed is due no more."""
         assert not self.confirmed & self.cursor.due.keys()
 
+    @invariant()
+    def what_was_seen_to_end_otherwise_is_never_reported(self) -> None:
+        """Not even when its status is wanted later."""
+        assert not self.unwanted & self.cursor.due.keys()
+
     def teardown(self) -> None:
-        """Exa stands still and looks go on: nothing that is promised is missing."""
+        """Exa stands still and polls go on: nothing that is promised is missing."""
         if not hasattr(self, "kept"):
             return
         if self.is_stored and self.under_way:
@@ -252,7 +313,9 @@ class ExaAndAirflow(RuleBasedStateMachine):
         while True:
             settled = not any(each.hidden for each in self.runs.values())
             shown = [each for each in self.runs.values() if not each.hidden]
-            self.take_in(shown, complete=True)
+            self.take_in(shown, BEGINNING_OF_TIME)
+            if self.cursor.owed:
+                self.cursor.pay(self.cursor.owed)
             self.event_is_sent(1000)
             if self.under_way:
                 self.event_is_stored()
@@ -263,7 +326,11 @@ class ExaAndAirflow(RuleBasedStateMachine):
         promised = {
             each.id
             for each in self.runs.values()
-            if each.promised and each.status in WANTED and each.ended_at and each.ended_at >= START
+            if each.promised
+            and each.wanted
+            and each.status in self.statuses
+            and each.ended_at
+            and each.ended_at >= START
         }
         assert promised <= self.stored.keys(), promised - self.stored.keys()
 
@@ -293,7 +360,7 @@ def test_history_is_skipped_but_not_what_was_open_at_the_start() -> None:
         run("still_open", "running", before),
         run("after", "completed", before, START.add(seconds=1)),
     ]
-    cursor.see(runs, WANTED, START)
+    observe(cursor, runs, START)
     assert ids(cursor.batch()) == ["after", "at_the_start"]
     assert cursor.open == {"still_open"}
 
@@ -303,8 +370,8 @@ def test_what_was_seen_open_is_no_history_whatever_the_clocks_say() -> None:
     before, ended = START.subtract(days=1), START.subtract(seconds=30)
     for now, reported in ((START.add(seconds=5), ["run_1"]), (START.subtract(seconds=5), [])):
         cursor = Cursor(START)
-        cursor.see([run("run_1", "running", before)], WANTED, now)
-        cursor.see([run("run_1", "completed", before, ended)], WANTED, now)
+        observe(cursor, [run("run_1", "running", before)], now)
+        observe(cursor, [run("run_1", "completed", before, ended)], now)
         assert ids(cursor.batch()) == reported
 
 
@@ -312,7 +379,7 @@ def test_what_was_seen_open_is_no_history_whatever_the_clocks_say() -> None:
 def test_only_what_ended_as_wanted_is_reported(status: str) -> None:
     """Another end is not, and a word that Exa adds is no end."""
     cursor = Cursor(START)
-    cursor.see([run("run_1", status, START, START.add(seconds=1))], WANTED, START.add(hours=1))
+    observe(cursor, [run("run_1", status, START, START.add(seconds=1))], START.add(hours=1))
     assert cursor.batch() == []
 
 
@@ -320,7 +387,7 @@ def test_an_event_has_a_hundred_runs_at_most_and_begins_with_the_oldest() -> Non
     """The rest follows in the next ones, runs of one moment in the order of their ids."""
     cursor = Cursor(START)
     runs = [done(number, START.add(seconds=number // 7)) for number in range(250)]
-    cursor.see(reversed(runs), WANTED, START.add(days=1))
+    observe(cursor, reversed(runs), START.add(days=1))
     sizes = []
     seen: list[str] = []
     while batch := cursor.batch():
@@ -334,14 +401,14 @@ def test_an_event_has_a_hundred_runs_at_most_and_begins_with_the_oldest() -> Non
 def test_a_run_is_due_until_its_event_is_stored() -> None:
     """Asking for the batch settles nothing; confirming does, once and for all, also after a restart."""
     cursor = Cursor(START)
-    looks = [done(1, START.add(seconds=1))]
-    cursor.see(looks, WANTED, START.add(minutes=1))
+    shown = [done(1, START.add(seconds=1))]
+    observe(cursor, shown, START.add(minutes=1))
     for each in (cursor, restarted(cursor)):
-        each.see(looks, WANTED, START.add(minutes=2))
+        observe(each, shown, START.add(minutes=2))
         assert ids(each.batch()) == ids(each.batch()) == ["run_0001"]
     cursor.confirm(["run_0001"])
     for each in (cursor, restarted(cursor)):
-        each.see(looks, WANTED, START.add(minutes=3))
+        observe(each, shown, START.add(minutes=3))
         assert each.batch() == []
 
 
@@ -350,13 +417,13 @@ def test_the_kept_frontier_waits_for_what_is_due() -> None:
     cursor = Cursor(START)
     runs = [done(number, START.add(hours=number)) for number in range(50)]
     now = START.add(hours=60)
-    cursor.see(runs, WANTED, now)
+    observe(cursor, runs, now)
     assert cursor.frontier > runs[20].created_at
     assert restarted(cursor).frontier <= runs[0].created_at
     cursor.confirm(ids(runs[:10]))
     again = restarted(cursor)
     assert runs[9].created_at < again.frontier <= runs[10].created_at
-    again.see(runs, WANTED, now)
+    observe(again, runs, now)
     assert ids(again.batch()) == ids(runs[10:])
 
 
@@ -364,14 +431,14 @@ def test_what_is_stored_stays_known_while_an_older_run_is_due() -> None:
     """The kept frontier waits for that one, so whoever goes on sees the newer ones again."""
     cursor = Cursor(START)
     newer = [done(number, START.add(hours=1)) for number in range(3)]
-    cursor.see(newer, WANTED, START.add(hours=1))
+    observe(cursor, newer, START.add(hours=1))
     cursor.confirm(ids(newer))
     late = done(50, START)
     many = [done(number, START.add(hours=number)) for number in range(100, 150)]
-    cursor.see([late, *newer, *many], WANTED, START.add(days=9))
+    observe(cursor, [late, *newer, *many], START.add(days=9))
     cursor.confirm(ids(many))
     cursor = restarted(cursor)
-    cursor.see([late, *newer, *many], WANTED, START.add(days=9))
+    observe(cursor, [late, *newer, *many], START.add(days=9))
     assert ids(cursor.batch()) == ["run_0050"]
 
 
@@ -382,20 +449,20 @@ def test_a_slow_run_is_reported_however_many_newer_ones_have_ended(status: str) 
     slow = run("slow", status, START)
     newer = [done(number, START.add(hours=number)) for number in range(1, 60)]
     now = START.add(days=3)
-    cursor.see([slow, *newer], WANTED, now)
+    observe(cursor, [slow, *newer], now)
     cursor.confirm(ids(newer))
     assert cursor.frontier > slow.created_at
     cursor = restarted(cursor)
     assert cursor.open == {"slow"}
     ended = run("slow", "failed", START, now)
-    cursor.see([*newer[-20:], ended], WANTED, now)
+    observe(cursor, [*newer[-20:], ended], now)
     assert ids(cursor.batch()) == ["slow"]
     cursor = restarted(cursor)
-    cursor.see([*newer[-20:], ended], WANTED, now)
+    observe(cursor, [*newer[-20:], ended], now)
     assert ids(cursor.batch()) == ["slow"]
     cursor.confirm(["slow"])
     assert not cursor.open
-    cursor.see([*newer[-20:], ended], WANTED, now)
+    observe(cursor, [*newer[-20:], ended], now)
     assert cursor.batch() == []
 
 
@@ -411,11 +478,11 @@ def test_what_exa_lists_late_is_still_reported(step: timedelta) -> None:
         if each.created_at >= now - timedelta(hours=1) or each.created_at >= runs[-19].created_at
     ]
     missed = late[0]
-    cursor.see([each for each in runs if each is not missed], WANTED, now)
+    observe(cursor, [each for each in runs if each is not missed], now)
     while batch := cursor.batch():
         cursor.confirm(ids(batch))
     cursor = restarted(cursor)
-    cursor.see(runs, WANTED, now)
+    observe(cursor, runs, now)
     assert ids(cursor.batch()) == [missed.id]
 
 
@@ -423,20 +490,20 @@ def test_a_run_from_the_future_does_not_take_the_frontier_with_it() -> None:
     """A clock of Exa's that is wrong for once costs none of the runs that follow."""
     cursor = Cursor(START)
     now = START.add(days=1)
-    cursor.see([done(number, START.add(years=9)) for number in range(30)], WANTED, now)
+    observe(cursor, [done(number, START.add(years=9)) for number in range(30)], now)
     cursor.confirm(cursor.due.copy())
-    cursor.see([done(99, now)], WANTED, now)
+    observe(cursor, [done(99, now)], now)
     assert ids(cursor.batch()) == ["run_0099"]
 
 
-def test_the_frontier_passes_nothing_that_a_look_may_have_left_out() -> None:
+def test_the_frontier_passes_nothing_that_a_poll_may_have_left_out() -> None:
     """Where Exa cut the listing short, it stays, and what was shown is reported all the same."""
     cursor = Cursor(START)
     runs = [done(number, START.add(hours=number)) for number in range(60)]
-    cursor.see(runs[30:], WANTED, START.add(days=9), complete=False)
+    observe(cursor, runs[30:], START.add(days=9), END_OF_TIME)
     assert cursor.frontier == BEGINNING
     cursor.confirm(ids(cursor.batch()))
-    cursor.see(runs, WANTED, START.add(days=9))
+    observe(cursor, runs, START.add(days=9))
     assert ids(cursor.batch()) == ids(runs[:30])
 
 
@@ -444,12 +511,12 @@ def test_the_frontier_never_goes_back() -> None:
     """Neither where this host's clock is set back nor where Exa's newest runs are gone."""
     cursor = Cursor(START)
     runs = [done(number, START.add(hours=number)) for number in range(60)]
-    cursor.see(runs, WANTED, START.add(days=9))
+    observe(cursor, runs, START.add(days=9))
     cursor.confirm(ids(runs))
     passed = cursor.frontier
     assert passed > runs[30].created_at
-    cursor.see(runs, WANTED, START)
-    cursor.see(runs[:-15], WANTED, START.add(days=9))
+    observe(cursor, runs, START)
+    observe(cursor, runs[:-15], START.add(days=9))
     assert cursor.frontier == restarted(cursor).frontier == passed
 
 
@@ -458,27 +525,45 @@ def test_what_is_kept_does_not_grow_for_ever() -> None:
     cursor = Cursor(START)
     runs = [done(number, START.add(hours=number)) for number in range(1000)]
     for end in range(50, 1001, 50):
-        cursor.see(runs[:end], WANTED, runs[end - 1].created_at)
+        observe(cursor, runs[:end], runs[end - 1].created_at)
         while batch := cursor.batch():
             cursor.confirm(ids(batch))
     assert len(cursor.reported) <= cursors.KEPT_RUNS
-    assert len(cursor.as_json()) < 2500
+    assert len(json.dumps(cursor.as_dict())) < 2500
+
+
+PLACE = CursorRecord("exa_monitor/mon_a", ["completed"], Cursor(START), START)
 
 
 def test_the_kept_text_can_be_read_by_a_person() -> None:
-    """It is a JSON object with times in ISO 8601."""
+    """It is a JSON object with times in ISO 8601, and says whose it is."""
     cursor = Cursor(START)
-    cursor.see([done(1, START.add(seconds=1)), run("run_2", "running", START)], WANTED, START.add(minutes=1))
+    moment = START.add(seconds=1)
+    shown = [done(1, moment), run("run_2", "running", START), run("run_3", "canceled", moment, moment)]
+    observe(cursor, shown, START.add(minutes=1))
     cursor.confirm(["run_0001"])
-    assert json.loads(cursor.as_json()) == {
+    assert json.loads(replace(PLACE, cursor=cursor, replaces={"exa_cursor/x": START}).as_json()) == {
+        "asset": "exa_monitor/mon_a",
+        "statuses": ["completed"],
         "start": "2026-01-01T00:00:00+00:00",
         "frontier": "1970-01-01T00:00:00+00:00",
         "open": ["run_2"],
         "reported": {"run_0001": "2026-01-01T00:00:01+00:00"},
+        "skipped": {"run_3": "2026-01-01T00:00:01+00:00"},
+        "polled_at": "2026-01-01T00:00:00+00:00",
+        "replaces": {"exa_cursor/x": "2026-01-01T00:00:00+00:00"},
     }
 
 
-GOOD = json.loads(Cursor(START).as_json())
+def test_a_text_of_another_version_is_read() -> None:
+    """Keys that this version does not know are ignored, and missing ones have defaults."""
+    text = json.dumps({**Cursor(START).as_dict(), "from": "another version"})
+    assert CursorRecord.from_json(text).cursor == Cursor(START)
+    place = replace(PLACE, cursor=Cursor(START, open={"run_1"}, skipped={"run_2": START}))
+    assert CursorRecord.from_json(place.as_json()) == place
+
+
+GOOD = json.loads(PLACE.as_json())
 
 
 @pytest.mark.parametrize(
@@ -498,10 +583,170 @@ GOOD = json.loads(Cursor(START).as_json())
         json.dumps({**GOOD, "open": "run_1"}),
         json.dumps({**GOOD, "reported": ["run_1"]}),
         json.dumps({**GOOD, "reported": {"run_1": 7}}),
+        json.dumps({**GOOD, "skipped": 7}),
+        json.dumps({**GOOD, "statuses": "completed"}),
+        json.dumps({**GOOD, "polled_at": 7}),
+        json.dumps({**GOOD, "replaces": []}),
     ],
 )
 def test_a_text_that_is_no_cursor_is_refused_with_what_it_says(text: str) -> None:
     """Whoever edited it finds the words again."""
     with pytest.raises(ExaInputError, match="it is no cursor") as caught:
-        Cursor.from_json(text)
+        CursorRecord.from_json(text)
     assert text[:200] in str(caught.value)
+
+
+# --- what lies too far back for a poll --------------------------------------------------------------
+
+
+def many(count: int = 60) -> list[MonitorRun]:
+    return [done(number, START.add(hours=number)) for number in range(count)]
+
+
+def test_a_long_listing_leaves_a_debt_and_holds_up_no_new_run() -> None:
+    """The frontier passes what a poll did not show only where that is noted as owed."""
+    cursor = Cursor(START)
+    runs, now = many(), START.add(days=9)
+    observe(cursor, runs[30:], now, runs[30].created_at)
+    assert cursor.owed == (BEGINNING, runs[40].created_at)
+    assert cursor.frontier == runs[40].created_at
+    assert ids(cursor.batch()) == ids(runs[30:])
+    assert restarted(cursor).frontier == BEGINNING
+    cursor.confirm(ids(cursor.batch()))
+    assert cursor.reported.keys() == set(ids(runs[30:]))
+    owed = cursor.owed
+    cursor.observe(runs[:30], WANTED, now)
+    cursor.pay(owed)
+    assert ids(cursor.batch()) == ids(runs[:30])
+    cursor.confirm(ids(cursor.batch()))
+    assert restarted(cursor).frontier == cursor.frontier == runs[40].created_at
+    assert cursor.reported.keys() == set(ids(runs[40:]))
+
+
+def test_a_debt_that_has_grown_meanwhile_is_not_paid() -> None:
+    """The listing was cut short again while the first part of it was read."""
+    cursor = Cursor(START)
+    runs, now = many(120), START.add(days=9)
+    observe(cursor, runs[30:60], now, runs[30].created_at)
+    owed = cursor.owed
+    assert owed
+    observe(cursor, runs[90:], now, runs[90].created_at)
+    cursor.pay(owed)
+    assert cursor.owed == (BEGINNING, runs[100].created_at)
+    assert restarted(cursor).frontier == BEGINNING
+
+
+@pytest.mark.parametrize("shown", [20, 19, 5, 1, 0])
+def test_too_few_runs_move_no_frontier(shown: int) -> None:
+    """The newest twenty have to be known."""
+    cursor = Cursor(START)
+    runs = many()
+    observe(cursor, runs[60 - shown :], START.add(days=9), START)
+    assert (cursor.frontier, cursor.owed) == (BEGINNING, None)
+
+
+# --- runs that will never end ----------------------------------------------------------------------
+
+
+def test_a_run_with_a_new_status_is_let_go_after_a_week() -> None:
+    """Its end would not be reported then; until then it stays open, however many newer ones there are."""
+    cursor = Cursor(START)
+    stuck = run("stuck", "archived", START)
+    newer = many(60)
+    observe(cursor, [stuck, *newer], START.add(days=6))
+    cursor.confirm(ids(newer))
+    assert cursor.open == {"stuck"}
+    observe(cursor, [stuck], START + UNKNOWN_STATUS_KEPT_FOR)
+    assert cursor.open == {"stuck"}
+    observe(cursor, [stuck], START + UNKNOWN_STATUS_KEPT_FOR + timedelta(seconds=1))
+    assert cursor.open == set()
+    observe(cursor, [run("slow", "running", START.add(days=60))], START.add(days=99))
+    assert cursor.open == {"slow"}
+
+
+def test_a_run_that_is_forgotten_is_not_asked_for() -> None:
+    """Unless it has ended: then the event with it is still to come."""
+    cursor = Cursor(START, open={"gone", "ended"}, frontier=START.add(days=1))
+    observe(cursor, [run("ended", "completed", START, START.add(hours=1))], START.add(days=2))
+    cursor.forget("gone")
+    cursor.forget("ended")
+    assert cursor.open == {"ended"}
+    assert ids(cursor.batch()) == ["ended"]
+
+
+# --- another asset takes the place over ------------------------------------------------------------
+
+
+def test_what_one_asset_has_not_settled_another_owes() -> None:
+    """Of two that it may replace, one may be behind."""
+    runs, now = many(60), START.add(days=9)
+    ahead, behind = Cursor(START), Cursor(START)
+    observe(ahead, runs, now)
+    ahead.confirm(ids(runs))
+    observe(behind, runs[:30], now)
+    behind.confirm(ids(runs[:30]))
+    both = combine([ahead, behind])
+    assert both.frontier == behind.frontier < ahead.frontier
+    observe(both, runs, now)
+    assert set(ids(runs[30:])) <= both.due.keys()
+    alone = combine([ahead])
+    observe(alone, runs, now)
+    assert alone.due == {}
+
+
+@given(
+    runs=st.lists(
+        st.tuples(st.sampled_from(["running", "completed", "failed", "canceled"]), st.integers(0, 90)),
+        max_size=80,
+    ),
+    seen=st.lists(st.integers(0, 80), min_size=1, max_size=3),
+)
+@settings(derandomize=True, deadline=None, max_examples=200, database=None)
+def test_a_place_is_taken_over_without_loss_or_replay(runs: list[tuple[str, int]], seen: list[int]) -> None:
+    """Whatever the assets had seen that it may come from: what all have settled does not come again."""
+    now = START.add(days=30)
+    shown = [
+        run(f"run_{number:03}", status, START.add(hours=hours), START.add(hours=hours + 1))
+        for number, (status, hours) in enumerate(runs)
+    ]
+    cursors_before = []
+    for count in seen:
+        cursor = Cursor(START)
+        observe(cursor, shown[:count], now)
+        while batch := cursor.batch():
+            cursor.confirm(ids(batch))
+        cursors_before.append(restarted(cursor))
+    heir = combine(cursors_before)
+    observe(heir, [replace(each, status="completed") for each in shown], now)
+    # Settled is what each asset was shown to have ended; a listing shows none below the frontier later.
+    least, most = min(seen), max(seen)
+    late = {each.id for each in shown[least:] if each.created_at >= heir.frontier}
+    owed = {each.id for each in shown[:least] if each.status == "running"} | late
+    assert owed <= heir.due.keys()
+    assert not heir.due.keys() & {each.id for each in shown[:least] if each.status != "running"}
+    assert most >= least
+
+
+def place(statuses: list[str], days: int) -> CursorRecord:
+    return replace(PLACE, statuses=statuses, polled_at=START.add(days=days))
+
+
+@pytest.mark.parametrize(
+    ("records", "taken"),
+    [
+        ({}, []),
+        ({"one": place(["completed"], 0)}, ["one"]),
+        ({"one": place(["failed"], 0)}, ["one"]),
+        ({"one": place(["failed"], 0), "two": place(["canceled"], 1)}, ["two"]),
+        ({"one": place(["completed"], 0), "two": place(["canceled"], 1)}, ["one"]),
+        ({"one": place(["completed"], 0), "two": place(["completed", "failed"], 1)}, ["one", "two"]),
+        ({"one": place(["completed"], 0), "two": place(["failed"], 31)}, ["two"]),
+        ({"one": place([], 0), "two": place(["failed"], 1)}, ["one"]),
+    ],
+)
+def test_an_asset_takes_over_from_those_that_it_may_have_been(
+    records: dict[str, CursorRecord], taken: list[str]
+) -> None:
+    """They report one of its outcomes and were not abandoned long ago; else it is the newest."""
+    assert predecessors(records, ["completed"]) == taken
+    assert timedelta(days=1) < ABANDONED_AFTER < timedelta(days=31)

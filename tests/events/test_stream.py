@@ -8,168 +8,32 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pendulum
 import pytest
-from airflow.triggers.shared_stream import AckTimeout, SharedStreamManager
+from airflow.triggers.shared_stream import AckTimeout
 
-from airflow_provider_exa.assets import monitor_runs
-from airflow_provider_exa.client import async_client
-from airflow_provider_exa.events import stream
 from airflow_provider_exa.protocol.models import MonitorRun
 from airflow_provider_exa.standin import Fault, StandIn
-from airflow_provider_exa.triggers import ExaMonitorRunEventTrigger
+from airflow_provider_exa.timing import timing, use_timing
 from airflow_provider_exa.waiting import poller
 from airflow_provider_exa.waiting.poller import wait_for_run
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import RunSelector
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-INTERVAL = 0.05
-PERMANENT_ERROR_INTERVAL = 0.4
-
-
-class Variables:
-    """
-    Airflow's Variables, which can be told to fail.
-
-    :ivar broken: ``read`` or ``write``, while that cannot be done
-    :ivar kept: what was written, and how many requests Exa had got by then
-    """
-
-    def __init__(self, exa: StandIn) -> None:
-        self.exa = exa
-        self.texts: dict[str, str] = {}
-        self.broken: set[str] = set()
-        self.kept: list[tuple[dict[str, Any], int]] = []
-
-    def get(self, key: str) -> str:
-        if "read" in self.broken:
-            raise KeyError(key)  # Airflow says that there is none
-        return self.texts[key]
-
-    def keys(self, prefix: str = "") -> list[str]:
-        if "read" in self.broken:
-            raise OSError("no database to read from")
-        return [key for key in self.texts if key.startswith(prefix)]
-
-    def set(self, key: str, value: str, description: str | None = None) -> None:
-        if "write" in self.broken:
-            raise OSError("no database to write to")
-        self.texts[key] = value
-        self.kept.append((json.loads(value), len(self.exa.requests)))
-
-    @property
-    def key(self) -> str:
-        (key,) = self.texts
-        return key
-
-    @property
-    def cursor(self) -> dict[str, Any]:
-        """The cursor of the only asset, or an empty one before there is any."""
-        return dict(json.loads(self.texts[self.key])) if self.texts else {"open": [], "reported": {}}
-
-
-class Triggerer:
-    """
-    What a triggerer does with the triggers of assets.
-
-    :param ack_timeout: seconds that an event may take to be stored
-    """
-
-    def __init__(self, *, ack_timeout: float = 300) -> None:
-        self.sent: list[dict[str, Any]] = []
-        self.sent_at: list[float] = []
-        self.tasks: list[asyncio.Task[None]] = []
-        self._streams = SharedStreamManager(ack_timeout=ack_timeout)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self._streams.stop_all()
-        assert not poller._pollers
-        assert not poller._clients
-
-    def watch(self, monitor_id: str = "mon_a", *, stores: bool = True, **options: Any) -> asyncio.Task[None]:
-        """
-        Run the trigger of an asset.
-
-        :param stores: whether its events are stored
-        """
-        asset = monitor_runs(monitor_id, **{"poll_interval": INTERVAL, **options})
-        trigger = asset.watchers[0].trigger
-        assert isinstance(trigger, ExaMonitorRunEventTrigger)
-        task = asyncio.ensure_future(self._run(len(self.tasks), trigger, stores))
-        self.tasks.append(task)
-        return task
-
-    async def _run(self, number: int, trigger: ExaMonitorRunEventTrigger, stores: bool) -> None:
-        key = trigger.shared_stream_key()
-        raw = self._streams.subscribe(trigger_id=number, trigger=trigger, key=key)
-        try:
-            async for event in trigger.filter_shared_stream(raw):
-                seq = self._streams.bind_pending_event(trigger_id=number, key=key)
-                assert seq is not None
-                self.sent.append(json.loads(json.dumps(event.payload)))
-                self.sent_at.append(asyncio.get_running_loop().time())
-                if stores:
-                    self._streams.confirm_persisted([seq])
-        finally:
-            await self._streams.unsubscribe(number, key)
-
-    @property
-    def runs(self) -> list[str]:
-        """The ids of the runs of all events, in their order."""
-        return [run["run_id"] for event in self.sent for run in event["runs"]]
-
-
-@pytest.fixture
-def variables(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> Variables:
-    """Variables in memory, and a package that is not patient."""
-    kept = Variables(exa)
-    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=0))
-    monkeypatch.setattr(stream, "Variable", kept)
-    monkeypatch.setattr(stream, "CONFIRMATION_DELAY", 0.01)
-    monkeypatch.setattr(stream, "MIN_EVENT_GAP", 0.02)
-    monkeypatch.setattr(stream, "RETRY_INTERVAL", 0.05)
-    monkeypatch.setattr(poller, "JITTER", 0)
-    monkeypatch.setattr(async_client, "REQUESTS_PER_WINDOW", 1000)
-    monkeypatch.setattr(stream, "MAX_TROUBLE_INTERVAL", PERMANENT_ERROR_INTERVAL)
-    monkeypatch.setattr(stream, "PERMANENT_ERROR_INTERVAL", PERMANENT_ERROR_INTERVAL)
-    return kept
-
-
-async def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
-
-
-def looks(exa: StandIn) -> int:
-    """How many looks there were, each of one page."""
-    return sum(each.path.endswith("/runs") for each in exa.requests)
-
-
-async def more_looks(exa: StandIn, count: int = 4) -> None:
-    """Return after some more looks, each of one page."""
-    before = looks(exa)
-    await until(lambda: looks(exa) >= before + count)
-
-
-def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the package has logged that is no matter of course."""
-    return [
-        each.getMessage()
-        for each in caplog.records
-        if each.levelno >= logging.WARNING and each.name.startswith("airflow_provider_exa")
-    ]
+from tests.events.triggerer import (
+    INTERVAL,
+    START,
+    TIMING,
+    Triggerer,
+    Variables,
+    complaints,
+    more_polls,
+    polls,
+    until,
+)
 
 
 def test_the_first_cursor_is_kept_before_the_first_request(exa: StandIn, variables: Variables) -> None:
@@ -182,7 +46,7 @@ def test_the_first_cursor_is_kept_before_the_first_request(exa: StandIn, variabl
             await asyncio.sleep(0.3)
             assert exa.requests == []
             variables.broken = set()
-            await more_looks(exa)
+            await more_polls(exa)
 
     asyncio.run(scenario())
     cursor, requests = variables.kept[0]
@@ -198,12 +62,12 @@ def test_history_is_skipped_but_not_what_is_open_at_the_start(exa: StandIn, vari
     async def scenario() -> list[str]:
         async with Triggerer() as triggerer:
             triggerer.watch()
-            await more_looks(exa)
+            await more_polls(exa)
             assert triggerer.sent == []
             exa.move("running", "completed")
             exa.add_run("mon_a", run_id="new")
             await until(lambda: len(triggerer.runs) >= 2)
-            await more_looks(exa)
+            await more_polls(exa)
             return triggerer.runs
 
     assert sorted(asyncio.run(scenario())) == ["new", "running"]
@@ -218,7 +82,7 @@ def test_a_replay_brings_the_oldest_runs_first_a_hundred_an_event(exa: StandIn, 
         async with Triggerer() as triggerer:
             triggerer.watch(start=START)
             await until(lambda: len(triggerer.runs) >= 250)
-            await more_looks(exa)
+            await more_polls(exa)
             return [[run["run_id"] for run in event["runs"]] for event in triggerer.sent]
 
     events = asyncio.run(scenario())
@@ -270,7 +134,7 @@ def test_a_run_that_has_left_the_newest_pages_is_asked_for_until_it_ends(
             first.watch()
             await until(lambda: variables.cursor["open"] == ["slow"])
             before = len(exa.requests)
-            await more_looks(exa, 9)
+            await more_polls(exa, 9)
             pages = [each for each in exa.requests[before:] if each.path.endswith("/runs")]
             assert sum(each.query.get("cursor") is not None for each in pages) <= 2 * len(pages) / 3
             assert any(each.path.endswith("/slow") for each in exa.requests[before:])
@@ -279,7 +143,7 @@ def test_a_run_that_has_left_the_newest_pages_is_asked_for_until_it_ends(
             second.watch()
             await until(lambda: second.runs)
             await until(lambda: variables.cursor["open"] == [])
-            await more_looks(exa, 9)
+            await more_polls(exa, 9)
             return [*first.runs, *second.runs]
 
     assert asyncio.run(scenario()) == ["slow"]
@@ -299,17 +163,14 @@ def test_runs_that_end_in_any_order_are_each_reported_once(exa: StandIn, variabl
             for count, number in enumerate(order, 1):
                 exa.move(f"run_{number}", "completed")
                 await until(lambda wanted=count: len(triggerer.runs) >= wanted)
-            await more_looks(exa)
+            await more_polls(exa)
             return triggerer.runs
 
     assert asyncio.run(scenario()) == [f"run_{number}" for number in order]
 
 
-def test_what_ends_together_is_one_event_and_the_next_is_apart(
-    exa: StandIn, variables: Variables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_ends_together_is_one_event_and_the_next_is_apart(exa: StandIn, variables: Variables) -> None:
     """Of events that meet a scheduler together, all but one would be stranded."""
-    monkeypatch.setattr(stream, "MIN_EVENT_GAP", 0.5)
     for number in range(30):
         exa.add_run("mon_a", run_id=f"first_{number}", created_at=START)
 
@@ -324,7 +185,8 @@ def test_what_ends_together_is_one_event_and_the_next_is_apart(
             first, second = triggerer.sent_at
             return [len(event["runs"]) for event in triggerer.sent], second - first
 
-    sizes, apart = asyncio.run(scenario())
+    with use_timing(replace(timing(), min_event_gap=0.5)):
+        sizes, apart = asyncio.run(scenario())
     assert sizes == [30, 20]
     assert apart > 0.49
 
@@ -347,7 +209,7 @@ def test_an_event_that_was_not_stored_is_reported_again(
                     await task
             else:
                 await until(lambda: variables.cursor["open"] == ["slow"])
-                await more_looks(exa)
+                await more_polls(exa)
             assert first.runs == ["run_1"]
         assert variables.cursor["reported"] == {}
         async with Triggerer() as second:
@@ -356,7 +218,7 @@ def test_an_event_that_was_not_stored_is_reported_again(
             assert second.runs == ["run_1"]
         async with Triggerer() as third:
             third.watch(start=START)
-            await more_looks(exa)
+            await more_polls(exa)
             assert third.runs == []
 
     asyncio.run(scenario())
@@ -374,14 +236,14 @@ def test_an_event_that_only_one_of_two_triggers_had_stored_is_sent_again(
             with pytest.raises(AckTimeout):
                 await bad
             await until(lambda: variables.cursor["reported"].keys() == {"run_1"})
-            await more_looks(exa)
+            await more_polls(exa)
             assert not good.done()
             return triggerer.runs
 
     assert asyncio.run(scenario()) == ["run_1"] * 3
 
 
-def test_a_look_without_news_writes_nothing(exa: StandIn, variables: Variables) -> None:
+def test_a_poll_without_news_writes_nothing(exa: StandIn, variables: Variables) -> None:
     """An asset costs Airflow's database a write an event, not one a poll."""
     exa.add_run("mon_a", run_id="run_1", status="running")
 
@@ -389,19 +251,16 @@ def test_a_look_without_news_writes_nothing(exa: StandIn, variables: Variables) 
         async with Triggerer() as triggerer:
             triggerer.watch()
             await until(lambda: variables.cursor["open"])
-            await more_looks(exa)
+            await more_polls(exa)
             written = len(variables.kept)
-            await more_looks(exa)
+            await more_polls(exa)
             assert len(variables.kept) == written
 
     asyncio.run(scenario())
 
 
-def test_a_stream_that_was_ended_at_once_keeps_nothing(
-    exa: StandIn, variables: Variables, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_that_was_ended_at_once_keeps_nothing(exa: StandIn, variables: Variables) -> None:
     """What Airflow calls stored while it takes the trigger away is not, so it is reported again."""
-    monkeypatch.setattr(stream, "CONFIRMATION_DELAY", 0.3)
     exa.add_run("mon_a", run_id="run_1", created_at=START)
 
     async def scenario() -> None:
@@ -418,7 +277,8 @@ def test_a_stream_that_was_ended_at_once_keeps_nothing(
             await until(lambda: variables.cursor["reported"].keys() == {"run_1"})
             assert second.runs == ["run_1"]
 
-    asyncio.run(scenario())
+    with use_timing(replace(timing(), confirmation_delay=0.3)):
+        asyncio.run(scenario())
 
 
 def test_what_ends_while_nobody_watches_is_reported_after(exa: StandIn, variables: Variables) -> None:
@@ -461,7 +321,7 @@ def an_unknown_monitor(exa: StandIn, patch: pytest.MonkeyPatch) -> Callable[[], 
 
 TROUBLE = {
     "answered 503": trouble_of_exa,
-    "answered 401": a_bad_key,
+    "refused the API key": a_bad_key,
     "has no API key": no_key,
     "answered 404": an_unknown_monitor,
 }
@@ -485,22 +345,22 @@ def test_trouble_is_logged_asked_about_less_often_and_got_over(
             await until(lambda: len(complaints(caplog)) >= 5)
             took = time.monotonic() - began
             lines = complaints(caplog)
-            assert all(line.startswith("websets/mon_a/completed/exa_default") for line in lines)
+            assert all("(asset exa_monitor/mon_a/poll_interval=0.05)" in line for line in lines)
             assert all(says in line for line in lines)
             assert all("It is asked again" in line for line in lines)
-            assert len(lines) <= looks(exa) or says == "has no API key"  # where nothing is asked
+            assert len(lines) <= polls(exa) or says == "has no API key"  # where nothing is asked
             mend()
             exa.add_run("mon_a", run_id="run_1")
             await until(lambda: triggerer.runs == ["run_1"])
             (watch,) = poller._pollers.values()
-            assert [feed.interval for feed in watch.waiters] == [INTERVAL]
+            assert [subscriber.interval for subscriber in watch.subscribers] == [INTERVAL]
             said = len(complaints(caplog))
-            await more_looks(exa)
+            await more_polls(exa)
             assert len(complaints(caplog)) == said
             assert not triggerer.tasks[0].done()
         return took
 
-    assert asyncio.run(scenario()) > 2 * PERMANENT_ERROR_INTERVAL  # else five polls take 0.2 s
+    assert asyncio.run(scenario()) > 2 * TIMING.permanent_error_interval  # else five polls take 0.2 s
 
 
 def test_a_cursor_that_cannot_be_read_is_not_taken_for_a_first_start(
@@ -531,12 +391,12 @@ def test_a_cursor_that_cannot_be_read_is_not_taken_for_a_first_start(
 def test_a_cursor_that_cannot_be_written_holds_up_no_event(
     exa: StandIn, variables: Variables, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is written by a later look; nothing is reported twice for it."""
+    """It is written by a later poll; nothing is reported twice for it."""
 
     async def scenario() -> None:
         async with Triggerer() as triggerer:
             triggerer.watch()
-            await more_looks(exa)
+            await more_polls(exa)
             variables.broken = {"write"}
             for run_id in ("run_1", "run_2"):
                 exa.add_run("mon_a", run_id=run_id)
@@ -558,7 +418,7 @@ def test_a_cursor_that_was_edited_into_rubbish_is_left_for_a_person_to_mend(
     async def scenario() -> None:
         async with Triggerer() as first:
             first.watch()
-            await more_looks(exa)
+            await more_polls(exa)
         exa.add_run("mon_a", run_id="run_1")
         good = variables.texts[variables.key]
         variables.texts[variables.key] = "rubbish"
@@ -602,9 +462,7 @@ def test_assets_and_waits_share_the_polls_of_a_monitor(exa: StandIn, variables: 
                 triggerer.watch(statuses=statuses, poll_interval=interval)
             waiting = asyncio.ensure_future(
                 wait_for_run(
-                    "mon_a",
-                    RunSelector(run_id="good"),
-                    Progress(pendulum.now("UTC")),
+                    Progress("mon_a", RunSelector(run_id="good"), pendulum.now("UTC"), has_answered=True),
                     conn_id="exa_default",
                     api="websets",
                     interval=interval,
@@ -612,12 +470,11 @@ def test_assets_and_waits_share_the_polls_of_a_monitor(exa: StandIn, variables: 
                     log=logging.getLogger("a task"),
                 )
             )
-            await until(lambda: len(variables.texts) == 3 and looks(exa) >= 8)
+            await until(lambda: len(variables.texts) == 3 and polls(exa) >= 8)
             with exa.lock:
                 exa.move("good", "completed")
                 exa.move("bad", "failed")
-            run, ended = await waiting
-            assert ended
+            run = await waiting
             await until(lambda: len(triggerer.runs) >= 4)
             took = time.monotonic() - began
             events = [tuple(run["run_id"] for run in event["runs"]) for event in triggerer.sent]
@@ -630,8 +487,6 @@ def test_assets_and_waits_share_the_polls_of_a_monitor(exa: StandIn, variables: 
         ("good",),
         ("good", "bad"),
     ]
-    monitors = "/websets/v0/monitors"  # for the link of the task
-    assert [each.path for each in exa.requests if "/runs" not in each.path] == [monitors]
     assert len(exa.requests) <= took / interval + 3
     assert exa.connections == 1
 
@@ -655,7 +510,7 @@ def test_a_server_that_lists_one_page_only_still_starts_dags(
             await until(lambda: triggerer.runs)
             exa.add_run("mon_a", run_id="run_40")
             await until(lambda: len(triggerer.runs) >= 26)
-            await more_looks(exa)
+            await more_polls(exa)
             assert triggerer.runs == [f"run_{number:02}" for number in range(15, 41)]
             for name, value in usual.items():
                 setattr(exa, name, value)
@@ -679,7 +534,7 @@ def test_the_order_of_the_listing_does_not_matter(exa: StandIn, variables: Varia
             await until(lambda: len(triggerer.runs) >= 40)
             exa.add_run("mon_a", run_id="run_40")
             await until(lambda: len(triggerer.runs) >= 41)
-            await more_looks(exa)
+            await more_polls(exa)
             return triggerer.runs
 
     assert asyncio.run(scenario()) == [f"run_{number:02}" for number in range(41)]
@@ -697,7 +552,7 @@ def test_a_crash_is_logged_and_reaches_airflow(
     async def scenario() -> None:
         async with Triggerer() as triggerer:
             with monkeypatch.context() as patch:
-                patch.setattr(poller, "look", broken)
+                patch.setattr(poller, "take_snapshot", broken)
                 with pytest.raises(ZeroDivisionError):
                     await asyncio.wait_for(triggerer.watch(start=START), 20)
             triggerer.watch(start=START)
@@ -722,7 +577,7 @@ def test_the_key_is_in_no_event_variable_or_log_line(
         async with Triggerer() as triggerer:
             triggerer.watch(start=START)
             await until(lambda: triggerer.sent)
-            await more_looks(exa)
+            await more_polls(exa)
             return triggerer.sent
 
     told = [json.dumps(asyncio.run(scenario())), json.dumps(variables.kept), *variables.texts, caplog.text]

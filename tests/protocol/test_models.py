@@ -8,12 +8,10 @@ from typing import Any
 
 import pendulum
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from pendulum import DateTime
 
-from airflow_provider_exa.protocol import errors, messages, models
+from airflow_provider_exa.protocol import models
 from airflow_provider_exa.protocol.errors import ExaInputError
-from airflow_provider_exa.protocol.messages import Request, Response
 from airflow_provider_exa.protocol.models import DIALECTS, Dialect, MonitorRun
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "exa" / "samples"
@@ -155,45 +153,48 @@ def test_a_monitor_needs_two_fields() -> None:
     assert (disabled.enabled, disabled.webset_id) == (False, "webset_1")
 
 
-# --- errors ---------------------------------------------------------------------------------------
+def test_a_monitor_as_a_dict_is_json_without_what_exa_sent() -> None:
+    """Its fields are those of the class."""
+    monitor = models.parse_monitor(DIALECTS["websets"], {"id": "m", "status": "enabled", "websetId": "w"})
+    assert monitor.as_dict() == {"id": "m", "status": "enabled", "enabled": True, "webset_id": "w"}
 
 
-def test_only_what_is_permanent_fails_a_task_without_retries() -> None:
-    """Permanent errors are Airflow's own for that, and transient ones are no exception of Airflow's."""
-    for permanent in (errors.ExaPermanentError, errors.ExaInputError, errors.ExaRunFailedError):
-        assert issubclass(permanent, AirflowFailException)
-    for transient in (errors.ExaTransientError, errors.ExaBadAnswerError):
-        assert not issubclass(transient, AirflowException)
-    assert issubclass(ExaInputError, ValueError)
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [("no credits", "no credits"), (None, None), ({"code": 7}, '{"code": 7}'), (7, "7"), ([], "[]")],
+)
+def test_a_reason_is_text(sent: object, kept: str | None) -> None:
+    """What is none is told as JSON."""
+    assert parse(failedReason=sent).failed_reason == kept
 
 
-def recorded_errors() -> list[tuple[int, dict[str, Any]]]:
-    """Status and body of each error that the samples hold."""
-    errors = [
-        (each["status"], each.get("json", {"message": each.get("message")}))
-        for each in sample("error_bodies.json")["body"]
-    ]
-    for name in ("real_400_invalid_api_key.json", "real_404_import_not_found.json"):
-        response = sample(name)["response"]
-        errors.append((response["status"]["code"], response["json"]))
-    return errors
+@pytest.mark.parametrize(
+    ("fields", "hour"),
+    [
+        ({}, 6),
+        ({"updatedAt": 7}, 7),
+        ({"updatedAt": 7, "canceledAt": 8}, 8),
+        ({"updatedAt": 7, "canceledAt": 8, "failedAt": 9}, 9),
+        ({"updatedAt": 7, "canceledAt": 8, "failedAt": 9, "completedAt": 10}, 10),
+    ],
+)
+def test_a_run_ended_when_exa_says_or_last_changed(fields: dict[str, int], hour: int) -> None:
+    """The first moment that is known counts, down to that of its creation."""
+    times = {name: f"2026-01-31T{number:02}:00:00Z" for name, number in fields.items()}
+    assert parse(**times).ended_at == pendulum.datetime(2026, 1, 31, hour)
 
 
-def test_an_error_is_told_in_exas_own_words() -> None:
-    """Whichever shape the body has, the error says what was asked, the status, the words and the id."""
-    for status, body in recorded_errors():
-        response = Response(status, json.dumps(body).encode(), "https://api.exa.ai/x")
-        error = messages.refusal(Request("/x"), response)
-        told = str(error)
-        assert isinstance(error, errors.ExaTransientError if status == 429 else errors.ExaPermanentError)
-        assert told.startswith(f"GET https://api.exa.ai/x was answered {status}: ")
-        assert repr(body.get("message") or body["error"]) in told
-        assert body.get("requestId", "") in told
+def test_what_exa_sent_is_kept_unless_nobody_needs_it() -> None:
+    """A poll of many runs would hold all that they have found."""
+    assert parse().raw == RUN
+    assert models.parse_run(DIALECTS["websets"], "mon_a", RUN, keep_raw=False).raw == {}
 
 
-@pytest.mark.parametrize(("status", "bad"), [(401, True), (400, True), (403, False), (500, False)])
-def test_a_bad_key_is_known_by_both_of_its_answers(status: int, bad: bool) -> None:
-    """401 as documented, and 400 as recorded, where the body names the header."""
-    body = b'{"error": "x-api-key header is invalid"}'
-    assert messages.is_bad_key(Response(status, body, "")) is bad
-    assert messages.is_bad_key(Response(400, b'{"error": "Invalid request"}', "")) is False
+def test_an_api_is_refused_for_what_it_cannot_do() -> None:
+    """The error says which API can, and an argument that was not given needs none."""
+    assert models.dialect_of("search", trigger="Triggering a monitor") is DIALECTS["search"]
+    assert models.dialect_of("websets", trigger=None) is DIALECTS["websets"]
+    with pytest.raises(
+        ExaInputError, match=r"^Triggering is not possible with .*websets', only with .*search'$"
+    ):
+        models.dialect_of("websets", trigger="Triggering")

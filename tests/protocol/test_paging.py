@@ -14,10 +14,13 @@ from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.protocol import endpoints, paging
 from airflow_provider_exa.protocol.errors import (
     ExaBadAnswerError,
+    ExaEndlessListingError,
     ExaHugeAnswerError,
+    ExaIncompleteListingError,
     ExaInputError,
     ExaPermanentError,
 )
+from airflow_provider_exa.protocol.messages import Response
 from airflow_provider_exa.protocol.models import DIALECTS, MonitorRun, parse_run
 from airflow_provider_exa.standin import Fault, StandIn
 
@@ -25,6 +28,12 @@ WEBSETS = DIALECTS["websets"]
 RUNS = "/websets/v0/monitors/mon_a/runs"
 START = pendulum.datetime(2026, 1, 31)
 RUN: dict[str, Any] = {"id": "run_1", "status": "completed", "createdAt": "2026-01-31T06:00:00.000Z"}
+
+
+@pytest.fixture(autouse=True)
+def _no_remembered_sizes() -> None:
+    paging._page_sizes.clear()
+
 
 Ask = Callable[[ExaHook, str], Any]
 
@@ -102,9 +111,6 @@ def damaged(whole: dict[str, Any], *keys: str) -> list[bytes]:
     return [json.dumps(each).encode() for each in bad]
 
 
-UNREADABLE = [b"", b"<html>Sign in</html>", b"\xff\xfe", b'{"data": [', b"[" * 100_000, b"1" * 5000]
-BAD_LISTINGS = damaged({"data": [RUN]}, "data")
-BAD_MONITORS = damaged({"id": "mon_a", "status": "enabled"}, "id", "status")
 BAD_RUNS = [
     *damaged(RUN, "id", "status", "createdAt"),
     *(json.dumps(RUN | {"createdAt": text}).encode() for text in ("soon", "0001-01-01T00:00:00+05:00")),
@@ -112,60 +118,42 @@ BAD_RUNS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("ask", "answer"),
-    [
-        *((ask, answer) for ask in (list_runs, get_run, get_monitor) for answer in UNREADABLE),
-        *((list_runs, answer) for answer in BAD_LISTINGS),
-        *((list_runs, b'{"data": [%b]}' % run) for run in BAD_RUNS),
-        *((get_run, run) for run in BAD_RUNS),
-        *((get_monitor, monitor) for monitor in BAD_MONITORS),
-    ],
-    ids=lambda value: value[:70].decode(errors="replace") if isinstance(value, bytes) else value.__name__,
-)
-def test_an_answer_that_cannot_be_read_is_quoted(exa: StandIn, ask: Ask, answer: bytes) -> None:
-    """The error holds the status, the request id and how the body begins; nothing is asked again."""
-    exa.fail(Fault(status=200, body=answer))
-    with pytest.raises(ExaBadAnswerError, match=r"answered 200 .*\(request id req_\w+\)") as caught:
-        ask(ExaHook(), "mon_a")
-    assert repr(answer.decode(errors="replace")[:200]) in str(caught.value)
+@pytest.mark.parametrize("run", BAD_RUNS, ids=lambda run: run[:70].decode())
+def test_one_run_that_cannot_be_read_leaves_the_others(
+    exa: StandIn, run: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They come first; then the error quotes it, as a partial load that looks whole is data loss."""
+    good = [json.dumps(RUN | {"id": run_id}).encode() for run_id in ("run_2", "run_3")]
+    exa.fail(Fault(status=200, body=b'{"data": [%b, %b, %b]}' % (good[0], run, good[1])))
+    runs = ExaHook().list_monitor_runs("mon_a")
+    assert [next(runs).id, next(runs).id] == ["run_2", "run_3"]
+    with pytest.raises(ExaBadAnswerError, match=f"The listing {RUNS} holds an unreadable item") as caught:
+        next(runs)
+    assert repr(json.loads(run))[:200] in str(caught.value)
+    assert warnings_of(caplog) == [f"{caught.value} It is left out."]
+
+
+def test_runs_after_one_that_cannot_be_read_are_handed_over(exa: StandIn) -> None:
+    """Those of its page; the listing ends there."""
+    exa.fail(Fault(status=200, body=body(RUN, {}, RUN | {"id": "run_2"}, hasMore=True, nextCursor="a")))
+    runs = ExaHook().list_monitor_runs("mon_a")
+    assert [next(runs).id, next(runs).id] == ["run_1", "run_2"]
+    with pytest.raises(ExaBadAnswerError, match="unreadable"):
+        next(runs)
     assert len(exa.requests) == 1
 
 
-@pytest.mark.parametrize("status", [200, 404])
-@pytest.mark.parametrize("text", ["x" * 1000, "ü" * 1000, "😀" * 1000])
-def test_no_more_than_200_characters_are_quoted(exa: StandIn, status: int, text: str) -> None:
-    """A proxy's page is told as far as it helps, whatever its characters weigh."""
-    exa.fail(Fault(status=status, body=text.encode()))
-    with pytest.raises((ExaBadAnswerError, ExaPermanentError)) as caught:
-        list_runs(ExaHook())
-    assert text[:200] in str(caught.value)
-    assert text[:201] not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        body(data="x" * 100_000),
-        body(RUN | {"id": ["x" * 100_000]}),
-        body(RUN | {"createdAt": "x" * 100_000}),
-        body(requestId="x" * 100_000, data=None),
-    ],
-    ids=["data", "id", "createdAt", "requestId"],
-)
-def test_a_long_wrong_value_is_not_told_whole(exa: StandIn, answer: bytes) -> None:
-    """JSON with a large value in the wrong place makes an error for people too."""
-    exa.fail(Fault(status=200, body=answer))
-    with pytest.raises(ExaBadAnswerError) as caught:
-        list_runs(ExaHook())
-    assert len(str(caught.value)) < 2000
-
-
-def test_a_proxys_page_is_an_error_and_no_empty_listing(exa: StandIn) -> None:
-    """An answer of 200 that is HTML says where to look: at the connection's host."""
-    exa.fail(Fault(kind="html"))
-    with pytest.raises(ExaBadAnswerError, match=r"Sign in to continue.*connection's host"):
-        list_runs(ExaHook())
+@pytest.mark.parametrize("place", range(150, 190, 3))
+def test_a_key_is_taken_out_of_an_item_before_that_is_cut(place: int) -> None:
+    """No part of it is left at the edge of the quotation."""
+    key = "standin-key-1234"
+    item = {"id": "run_1", "note": "x" * place + key}
+    answer = Response(200, body(item), "", redact=lambda text: text.replace(key, "***"))
+    call = paging.fetch_page(endpoints.list_runs(WEBSETS, "mon_a"))
+    next(call)
+    with pytest.raises(StopIteration) as done:
+        call.send(answer)
+    assert "standin" not in str(done.value.value.truncated)
 
 
 # --- paging ---------------------------------------------------------------------------------------
@@ -216,7 +204,7 @@ def test_a_cursor_that_repeats_is_an_error(exa: StandIn, ten: list[str], server:
     exa.cursors = server.get("cursors", "honoured")
     for fault in server.get("faults", ()):
         exa.fail(fault)
-    with pytest.raises(ExaPermanentError, match=r"came back to the cursor '\w+' after 2 pages"):
+    with pytest.raises(ExaPermanentError, match="came back to a cursor that it had, after 2 pages"):
         list_runs(ExaHook())
     assert len(exa.requests) == 2
 
@@ -225,47 +213,79 @@ def test_a_circle_of_cursors_is_an_error(exa: StandIn) -> None:
     """It need not be the last cursor that repeats."""
     for cursor in "aba":
         exa.fail(Fault(status=200, body=body(RUN, hasMore=True, nextCursor=cursor)))
-    with pytest.raises(ExaPermanentError, match="cursor 'a' after 3 pages"):
+    with pytest.raises(ExaPermanentError, match="came back to a cursor that it had, after 3 pages"):
         list_runs(ExaHook())
     assert len(exa.requests) == 3
 
 
 @pytest.mark.parametrize(
-    ("answer", "found"),
+    ("answer", "found", "why"),
     [
-        (Fault(kind="no_cursor"), ["run_9", "run_8", "run_7"]),
-        (Fault(kind="empty_more"), []),
-        (Fault(status=200, body=body(RUN, hasMore=True)), ["run_1"]),
-        (Fault(status=200, body=body(RUN, hasMore=True, nextCursor="")), ["run_1"]),
+        (Fault(kind="no_cursor"), ["run_9", "run_8", "run_7"], "no cursor for it"),
+        (Fault(kind="empty_more"), [], "a page is empty, yet has more behind it"),
+        (Fault(status=200, body=body(RUN, hasMore=True)), ["run_1"], "no cursor for it"),
+        (Fault(status=200, body=body(RUN, hasMore=True, nextCursor="")), ["run_1"], "no cursor for it"),
     ],
 )
-def test_more_without_a_way_to_it_ends_the_listing(
-    exa: StandIn, ten: list[str], answer: Fault, found: list[str], caplog: pytest.LogCaptureFixture
+def test_more_without_a_way_to_it_is_an_error(
+    *,
+    exa: StandIn,
+    ten: list[str],
+    answer: Fault,
+    found: list[str],
+    why: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """``hasMore`` without a cursor, and an empty page that has more, end it with one warning."""
+    """The runs before are handed over; a listing that is cut short is never taken for whole."""
     exa.fail(answer)
-    assert list_runs(ExaHook()) == found
+    runs = ExaHook().list_monitor_runs("mon_a")
+    assert [next(runs).id for _ in found] == found
+    with pytest.raises(ExaIncompleteListingError, match=f"The listing {RUNS} cannot be read.*{why}"):
+        next(runs)
     assert len(exa.requests) == 1
-    (warning,) = warnings_of(caplog)
-    assert warning.startswith(f"The listing {RUNS} says that it has more but not how to get it")
+    assert len(warnings_of(caplog)) == 1
 
 
-def test_a_last_page_may_name_a_cursor(exa: StandIn) -> None:
-    """``hasMore`` decides where it is there; where it is not, the cursor does."""
-    exa.fail(Fault(status=200, body=json.dumps({"data": [RUN], "nextCursor": "a"}).encode()))
-    exa.fail(Fault(status=200, body=body(RUN, nextCursor="b")))
-    assert list_runs(ExaHook()) == ["run_1", "run_1"]
-    assert [request.query for request in exa.requests] == [{}, {"cursor": "a"}]
+@pytest.mark.parametrize(
+    ("fields", "pages"),
+    [
+        ({"hasMore": True, "nextCursor": "a"}, 2),
+        ({"nextCursor": "a"}, 2),
+        ({"hasMore": None, "nextCursor": "a"}, 2),
+        ({"hasMore": False, "nextCursor": "a"}, 1),
+        ({"hasMore": None, "nextCursor": None}, 1),
+        ({"hasMore": False}, 1),
+        ({}, 1),
+    ],
+    ids=str,
+)
+def test_has_more_decides_where_it_is_there_and_else_the_cursor(
+    exa: StandIn, fields: dict[str, Any], pages: int
+) -> None:
+    """A last page may name a cursor, and a page that has more need not say so."""
+    exa.fail(Fault(status=200, body=json.dumps({"data": [RUN], **fields}).encode()))
+    exa.fail(Fault(status=200, body=body(RUN | {"id": "run_2"})))
+    assert list_runs(ExaHook()) == ["run_1", "run_2"][:pages]
+    assert [request.query for request in exa.requests] == [{}, {"cursor": "a"}][:pages]
+
+
+@pytest.mark.parametrize("cursor", [7, [1, 2], "a\r\nx-api-key: b", "ü&limit=1#", "c" * 3000], ids=repr)
+def test_a_cursor_is_sent_back_whatever_it_is_made_of(exa: StandIn, cursor: Any) -> None:
+    """It is opaque, and stays one value of the query."""
+    exa.fail(Fault(status=200, body=body(RUN, hasMore=True, nextCursor=cursor)))
+    exa.fail(Fault(status=200, body=body(RUN | {"id": "run_2"})))
+    assert list_runs(ExaHook()) == ["run_1", "run_2"]
+    assert exa.requests[1].query == {"cursor": str(cursor)}
 
 
 @pytest.mark.parametrize("max_pages", [1, 3, 4])
 def test_more_pages_than_allowed_are_an_error(exa: StandIn, ten: list[str], max_pages: int) -> None:
     """The pages up to the cap are handed over, and the one above it is not asked for."""
-    found = []
     listing = ExaHook().list_monitor_runs("mon_a", max_pages=max_pages)
     if max_pages < 4:
-        with pytest.raises(ExaPermanentError, match=f"more than {max_pages} pages.*raise max_pages"):
-            found += [run.id for run in listing]
+        assert [next(listing).id for _ in range(3 * max_pages)] == ten[: 3 * max_pages]
+        with pytest.raises(ExaEndlessListingError, match=f"more than {max_pages} pages.*raise max_pages"):
+            next(listing)
         assert len(exa.requests) == max_pages
     else:
         assert [run.id for run in listing] == ten
@@ -275,12 +295,43 @@ def test_a_page_that_is_too_large_is_listed_in_smaller_ones(
     exa: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each run of a search monitor may hold all that it found; the pages after that are as small at once."""
-    found = [{"title": "long", "text": "x" * 700_000}]
+    found = [{"title": "long", "text": "x" * 900_000}]
     ids = [exa.add_run("mon_a", results=found) for _ in range(25)]
     assert list_runs(ExaHook(api="search")) == ids[::-1]
-    assert [request.query.get("limit") for request in exa.requests] == [None, "10", "10", "10"]
+    assert [request.query.get("limit") for request in exa.requests] == [
+        "20",
+        "4",
+        "4",
+        "4",
+        "4",
+        "4",
+        "4",
+        "4",
+    ]
     (warning,) = warnings_of(caplog)
     assert warning.startswith("The listing /monitors/mon_a/runs is too large to be read")
+    exa.requests.clear()
+    next(ExaHook(api="search").list_monitor_runs("mon_a"))
+    assert [request.query for request in exa.requests] == [{"limit": "4"}]
+
+
+def test_a_size_that_is_remembered_is_no_more_than_was_asked_for(exa: StandIn, ten: list[str]) -> None:
+    """A listing with a smaller page keeps that; another listing keeps its own."""
+    exa.fail(Fault(kind="huge"))
+    list_runs(ExaHook())
+    exa.add_run("mon_b")
+    exa.requests.clear()
+    for monitor_id, options in (("mon_a", {"page_size": 2}), ("mon_a", {"page_size": 20}), ("mon_b", {})):
+        next(ExaHook().list_monitor_runs(monitor_id, **options))
+    assert [request.query for request in exa.requests] == [{"limit": "2"}, {"limit": "10"}, {}]
+
+
+def test_only_so_many_sizes_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of a triggerer does not grow with the monitors that it has ever listed."""
+    monkeypatch.setattr(paging, "MAX_REMEMBERED", 3)
+    for number in range(5):
+        paging._remember_limit(f"/monitors/{number}/runs", number)
+    assert paging._page_sizes == {f"/monitors/{number}/runs": number for number in (2, 3, 4)}
 
 
 def test_one_run_that_is_too_large_is_an_error(exa: StandIn, ten: list[str]) -> None:
@@ -291,33 +342,38 @@ def test_one_run_that_is_too_large_is_an_error(exa: StandIn, ten: list[str]) -> 
     assert [request.query.get("limit") for request in exa.requests] == [None, "10", "2", "1"]
 
 
-@pytest.mark.parametrize(
-    ("refuses", "found", "queries"),
-    [
-        (["limit"], 10, [{"limit": "3"}, {}, {"cursor": "run_7"}, {"cursor": "run_4"}, {"cursor": "run_1"}]),
-        (["cursor"], 3, [{"limit": "3"}, {"limit": "3", "cursor": "run_7"}, {"limit": "3"}]),
-        (["limit", "cursor"], 3, [{"limit": "3"}, {}, {"cursor": "run_7"}, {}]),
-    ],
-    ids=str,
-)
-def test_a_refused_parameter_is_left_out(
-    *,
-    exa: StandIn,
-    ten: list[str],
-    caplog: pytest.LogCaptureFixture,
-    refuses: list[str],
-    found: int,
-    queries: list[dict[str, str]],
+def test_a_refused_limit_is_left_out(exa: StandIn, ten: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    """A 400 to it is asked again without it, once in a process, and warned about once."""
+    exa.refuses = ["limit"]
+    without = [{}, {"cursor": "run_7"}, {"cursor": "run_4"}, {"cursor": "run_1"}]
+    for _ in range(2):
+        assert list_runs(ExaHook(), page_size=3) == ten
+    assert [request.query for request in exa.requests] == [{"limit": "3"}, *without, *without]
+    assert warnings_of(caplog) == [f"Exa refuses the parameter 'limit' for {RUNS}; listed without it."]
+
+
+@pytest.mark.parametrize("refuses", [["cursor"], ["limit", "cursor"]], ids=str)
+def test_a_refused_cursor_is_an_error_for_all_that_lies_beyond(
+    exa: StandIn, ten: list[str], refuses: list[str]
 ) -> None:
-    """A 400 to ``limit`` or ``cursor`` is asked again without it, once, and warned about once."""
+    """The first page is handed over once; the rest cannot be had."""
     exa.refuses = refuses
-    hook = ExaHook()
-    assert list_runs(hook, page_size=3) == ten[:found]
-    assert [request.query for request in exa.requests] == queries
-    assert list_runs(hook, page_size=3) == ten[:found]
-    assert warnings_of(caplog) == [
-        f"Exa refuses the parameter {name!r} for {RUNS}; listed without it." for name in refuses
-    ]
+    runs = ExaHook().list_monitor_runs("mon_a", page_size=3)
+    assert [next(runs).id for _ in range(3)] == ten[:3]
+    with pytest.raises(ExaIncompleteListingError, match="Exa refuses the parameter 'cursor'"):
+        next(runs)
+    assert "cursor" not in exa.requests[-1].query
+
+
+@pytest.mark.parametrize("page", [3, 4])
+def test_a_400_amid_a_listing_is_an_error(exa: StandIn, ten: list[str], page: int) -> None:
+    """A cursor that was honoured once is supported, so it has expired, say."""
+    runs = ExaHook().list_monitor_runs("mon_a")
+    assert [next(runs).id for _ in range(3 * page - 3)] == ten[: 3 * page - 3]
+    exa.fail(Fault(status=400, body=b'{"error": "cursor has expired"}'))
+    with pytest.raises(ExaPermanentError, match="answered 400: 'cursor has expired'"):
+        next(runs)
+    assert len(exa.requests) == page
 
 
 def test_a_400_that_is_about_something_else_is_told(exa: StandIn, ten: list[str]) -> None:
@@ -345,7 +401,7 @@ def test_a_bad_key_is_not_taken_for_a_refused_parameter(
     for _ in range(3 * pages):
         next(runs)
     exa.api_key, exa.bad_key_status = "another-key-5678", status
-    with pytest.raises(ExaPermanentError, match=f"answered {status}: '{told}'.*Check.* API key"):
+    with pytest.raises(ExaPermanentError, match=f"refused the API key .*{status}: '{told}'"):
         next(runs)
     assert "refuses" not in caplog.text
 
@@ -355,11 +411,9 @@ def test_a_bad_key_is_not_taken_for_a_refused_parameter(
 
 def newest(hook: ExaHook, limit: int, **options: Any) -> list[str]:
     """The ids of a monitor's newest runs."""
-    options = {"keep": lambda run: True, "since": None} | options
-    return [
-        run.id
-        for run in hook.call(paging.newest_runs(endpoints.list_runs(WEBSETS, "mon_a"), limit, **options))
-    ]
+    keep = options.pop("keep", lambda run: True)
+    listing = endpoints.list_runs(WEBSETS, "mon_a", **options)
+    return [run.id for run in hook.call(paging.newest_runs(listing, limit, keep))]
 
 
 @pytest.mark.parametrize("order", ["newest", "oldest", "shuffled"])
@@ -395,6 +449,21 @@ def test_a_run_on_two_pages_is_listed_once(exa: StandIn) -> None:
     assert newest(ExaHook(), 5) == ["run_3", "run_2", "run_1"]
 
 
+@pytest.mark.parametrize("limit", [3, 4])
+@pytest.mark.parametrize("fault", ["no_cursor", "empty_more"])
+def test_the_newest_runs_are_certain_or_an_error(
+    exa: StandIn, ten: list[str], fault: str, limit: int
+) -> None:
+    """A listing that is cut short after them has shown them all; one that is cut before has not."""
+    exa.fail(Fault(kind=fault, path="cursor=run_7"))
+    exa.fail(Fault(kind=fault, path="cursor=run_4"))
+    if limit == 3:
+        assert newest(ExaHook(), limit) == ten[:3]
+    else:
+        with pytest.raises(ExaIncompleteListingError):
+            newest(ExaHook(), 7)
+
+
 @pytest.mark.parametrize(
     ("hours", "edge"),
     [
@@ -413,4 +482,83 @@ def test_only_a_page_that_shows_its_order_says_what_cannot_come(hours: list[int]
     runs = [
         parse_run(WEBSETS, "mon_a", RUN | {"createdAt": START.add(hours=hour).isoformat()}) for hour in hours
     ]
-    assert paging.listed_back_to(paging.Page(runs, None)) == (None if edge is None else START.add(hours=edge))
+    assert paging.listed_back_to(runs) == (None if edge is None else START.add(hours=edge))
+
+
+# --- back to a moment -----------------------------------------------------------------------------
+
+
+def back_to(**options: Any) -> paging.ListedRuns:
+    """List the runs of ``mon_a``."""
+    return ExaHook().call(paging.list_back_to(endpoints.list_runs(WEBSETS, "mon_a", **options)))
+
+
+def test_a_listing_that_was_read_to_its_end_is_complete(exa: StandIn, ten: list[str]) -> None:
+    """Whatever its order."""
+    for order in ("newest", "oldest", "shuffled"):
+        exa.order = order  # type: ignore[assignment]
+        listed = back_to(since=paging.BEGINNING_OF_TIME)
+        assert set(listed.runs) == set(ten)
+        assert (listed.listed_back_to, listed.truncated) == (paging.BEGINNING_OF_TIME, None)
+
+
+def test_a_listing_is_complete_back_to_the_last_run_of_its_last_page(exa: StandIn, ten: list[str]) -> None:
+    """No page is asked for that nobody needs."""
+    listed = back_to(since=START.add(hours=7, minutes=1))
+    assert (listed.listed_back_to, listed.truncated) == (START.add(hours=7), None)
+    listed = back_to(since=START.add(hours=7))
+    assert (listed.listed_back_to, listed.truncated) == (START.add(hours=4), None)
+    assert len(exa.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault(status=503, times=None, path="cursor=run_4"), "answered 503"),
+        (Fault(kind="html", times=None, path="cursor=run_4"), "cannot be read"),
+        (Fault(status=404, path="cursor=run_4"), "answered 404"),
+        (Fault(kind="empty_more", path="cursor=run_4"), "a page is empty"),
+    ],
+    ids=["503", "html", "404", "empty"],
+)
+def test_trouble_with_a_later_page_cuts_the_listing_off_there(
+    *, exa: StandIn, ten: list[str], no_pauses: list[float], fault: Fault, error: str
+) -> None:
+    """The pages before are kept, with the moment back to which they are complete."""
+    exa.fail(fault)
+    listed = back_to(since=START)
+    assert listed.listed_back_to == START.add(hours=4)
+    assert set(listed.runs) == set(ten[:6])
+    assert error in str(listed.truncated)
+
+
+def test_trouble_with_the_first_page_is_an_error(
+    exa: StandIn, ten: list[str], no_pauses: list[float]
+) -> None:
+    """Nothing was listed at all."""
+    exa.fail(Fault(status=404))
+    with pytest.raises(ExaPermanentError, match="answered 404"):
+        back_to(since=START)
+
+
+@pytest.mark.parametrize(
+    ("bad", "hour"),
+    [("9", None), ("8", 9), ("7", 8), ("6", 7), ("5", 6), ("4", 5), ("3 4", 5)],
+)
+def test_an_unreadable_run_makes_the_listing_incomplete_there(
+    exa: StandIn, bad: str, hour: int | None
+) -> None:
+    """Back to the run before it; the others are listed, also those behind it."""
+    runs = [
+        RUN | {"id": f"run_{number}", "createdAt": START.add(hours=number).isoformat()}
+        for number in range(9, 1, -1)
+    ]
+    unreadable = {f"run_{number}" for number in bad.split()}
+    items = [{} if run["id"] in unreadable else run for run in runs]
+    exa.fail(Fault(status=200, body=body(*items[:4], hasMore=True, nextCursor="a")))
+    exa.fail(Fault(status=200, body=body(*items[4:], hasMore=True, nextCursor="b")))
+    exa.fail(Fault(status=200, body=body()))
+    listed = back_to(since=START)
+    assert set(listed.runs) == {run["id"] for run in runs} - unreadable
+    assert listed.listed_back_to == (paging.END_OF_TIME if hour is None else START.add(hours=hour))
+    assert isinstance(listed.truncated, ExaBadAnswerError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
@@ -100,7 +101,71 @@ def test_words_that_are_not_known_are_refused(values: object) -> None:
     assert validation.check_words("fail_on", ["canceled"], ("failed", "canceled")) == ("canceled",)
 
 
+def test_the_first_word_that_is_not_known_is_quoted() -> None:
+    """Beside those that there are."""
+    with pytest.raises(ExaInputError, match=r"^fail_on has 'no', which is not one of 'failed', 'canceled'$"):
+        validation.check_words("fail_on", ["failed", "no", "nor"], ("failed", "canceled"))
+
+
 def test_an_unknown_api_is_refused() -> None:
     """The error names the ones there are."""
     with pytest.raises(ExaInputError, match=r"api='webset' is not one of 'websets'"):
         models.dialect_of("webset")
+
+
+@pytest.mark.parametrize("value", [0.001, 1, 60.5])
+def test_a_number_above_zero_is_an_interval(value: object) -> None:
+    """It may be whole or not."""
+    validation.check_seconds("poll_interval", value)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1, math.inf, -math.inf, math.nan, True, None, "60", [60]])
+def test_what_cannot_be_an_interval_is_refused(value: object) -> None:
+    """The error names the argument and quotes the value."""
+    with pytest.raises(ExaInputError, match=r"^poll_interval=.* is not a number of seconds above 0$"):
+        validation.check_seconds("poll_interval", value)
+
+
+@pytest.mark.parametrize("value", ["run_1", "my_id", {"id": "run_1", "status": "created"}, {"id": "run_1"}])
+def test_a_run_id_is_a_string_or_that_of_a_run(value: Any) -> None:
+    """The output of another task may be the run itself."""
+    assert validation.as_run_id(value) == (value if isinstance(value, str) else "run_1")
+
+
+@pytest.mark.parametrize(
+    "value", [7, None, "", ".", {}, {"run": "run_1"}, {"id": 7}, ["id"], "a\ud800", "\udfff", "a\udc00b"]
+)
+def test_what_holds_no_run_id_is_refused(value: object) -> None:
+    """A dict without an id, a number, or text that no URL can hold."""
+    with pytest.raises(ExaInputError, match=r"^run_id is .*; it must be an id of Exa's, a string$"):
+        validation.as_run_id(value)
+
+
+@pytest.mark.parametrize("character", ["\ud7ff", "\ue000"])
+def test_a_character_beside_the_surrogates_may_be_in_an_id(character: str) -> None:
+    """Only half a character has no encoding."""
+    assert validation.check_segment("run_id", character) == character
+
+
+def test_an_argument_error_begins_with_its_owner() -> None:
+    """Airflow's import errors do not say which task it is about; other errors are left alone."""
+    with pytest.raises(ExaInputError, match=r"^Sensor 'wait': no$"), validation.naming("Sensor 'wait'"):
+        raise ExaInputError("no")
+    with pytest.raises(KeyError, match="no"), validation.naming("Sensor 'wait'"):
+        raise KeyError("no")
+
+
+class Output:
+    """Another task's output, as Airflow hands it to an operator."""
+
+    def resolve(self) -> str:
+        return "mon_a"
+
+
+@pytest.mark.parametrize(
+    ("value", "is_template"),
+    [("{{ x }}", True), ("{% x %}", True), (Output(), True), ("mon_a", False), ("{ x }", False), (7, False)],
+)
+def test_only_a_running_task_knows_a_template(value: object, is_template: bool) -> None:
+    """Either mark of Jinja's makes one, and so does the output of a task."""
+    assert validation.is_template(value) is is_template

@@ -5,91 +5,117 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
 import pendulum
 import pytest
-from airflow.sdk import BaseHook
 
-from airflow_provider_exa.client import async_client
 from airflow_provider_exa.protocol.errors import (
     ExaBadAnswerError,
+    ExaError,
     ExaInputError,
     ExaPermanentError,
     ExaTransientError,
 )
 from airflow_provider_exa.protocol.models import MonitorRun
 from airflow_provider_exa.standin import Fault, StandIn
+from airflow_provider_exa.timing import Timing, use_timing
 from airflow_provider_exa.waiting import poller
-from airflow_provider_exa.waiting.poller import wait_for_run, wait_for_runs
+from airflow_provider_exa.waiting.outcome import is_decided
+from airflow_provider_exa.waiting.poller import RunWaiter, subscribe, wait_for_run, wait_for_runs
 from airflow_provider_exa.waiting.progress import Progress
-from airflow_provider_exa.waiting.selection import RunSelector
+from airflow_provider_exa.waiting.selection import RunSelector, RunsSince
+from airflow_provider_exa.waiting.snapshot import Snapshot
 
 LOG = logging.getLogger("a task")
-SINCE = RunSelector(created_after=pendulum.datetime(2026, 1, 1))
+START = pendulum.datetime(2026, 1, 1)
+SINCE = RunSelector(created_after=START)
+RUN = RunSelector(run_id="run_1")
+NEVER = RunSelector(created_after=pendulum.datetime(2999, 1, 1))
+WEBSET = "/websets/v0/websets/"
 
 
 @pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(poller, "JITTER", 0)
-    monkeypatch.setattr(async_client, "REQUESTS_PER_WINDOW", 1000)
+def _no_retries(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=0))
 
 
 async def wait(
     monitor_id: str = "mon_a",
-    choice: RunSelector = SINCE,
+    selector: RunSelector = SINCE,
     *,
     interval: float = 0.05,
     conn_id: str = "exa_default",
     api: str = "websets",
-    looked: bool = False,
-    progress: Progress | None = None,
 ) -> MonitorRun:
-    run, ended = await wait_for_run(
-        monitor_id,
-        choice,
-        progress or Progress(pendulum.now("UTC"), looked=looked),
+    """Wait for a run, as a task that has polled once in its worker."""
+    return await wait_for_run(
+        Progress(monitor_id, selector, pendulum.now("UTC"), has_answered=True),
         conn_id=conn_id,
         api=api,
         interval=interval,
         max_interval=interval,
         log=LOG,
     )
-    assert ended
-    return run
 
 
 async def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 5
+    """Return as soon as something is true; fail after some seconds."""
+    deadline = time.monotonic() + 8
     while not true():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
 
 
+async def cancel(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def nothing_is_left() -> bool:
+    """Return whether no poller and no client is kept."""
     return not poller._pollers and not poller._clients
 
 
 def paths(exa: StandIn) -> list[str]:
-    """The path of each request, below that of the team's monitors."""
+    """Return the path of each request, below that of the team's monitors."""
     return [request.path.removeprefix("/websets/v0/monitors") for request in exa.requests]
 
 
-def test_many_waits_on_a_monitor_share_its_polls(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred waits ask as often as one, over one connection that is read once; they end together."""
-    reads: list[str] = []
-    read = BaseHook.aget_connection
+class Asset:
+    """A subscriber for every run since a moment."""
 
-    async def counted(conn_id: str) -> Any:
-        reads.append(conn_id)
-        return await read(conn_id)
+    interval = 0.05
 
-    monkeypatch.setattr(BaseHook, "aget_connection", counted)
+    def __init__(self, broken: Exception | None = None) -> None:
+        self.selector = RunsSince(START)
+        self.snapshots: list[Snapshot] = []
+        self.errors: list[Exception] = []
+        self._broken = broken
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        """Keep it."""
+        self.snapshots.append(snapshot)
+        if self._broken:
+            raise self._broken
+
+    def on_error(self, error: Exception) -> None:
+        """Keep it."""
+        self.errors.append(error)
+
+
+# --- shared polls ---------------------------------------------------------------------------------
+
+
+def test_many_waits_on_a_monitor_share_its_polls(exa: StandIn) -> None:
+    """A hundred waits ask as often as one, over one connection; they end together."""
     exa.add_run("mon_a", run_id="run_1", status="running")
 
     async def scenario() -> list[MonitorRun]:
@@ -101,27 +127,135 @@ def test_many_waits_on_a_monitor_share_its_polls(exa: StandIn, monkeypatch: pyte
     runs = asyncio.run(scenario())
     assert {(run.id, run.status) for run in runs} == {("run_1", "completed")}
     assert len(exa.requests) < 10
-    assert [path for path in paths(exa) if "/runs" not in path] == [""]
     assert exa.connections == 1
-    assert reads == ["exa_default"]
     assert nothing_is_left()
 
 
 def test_each_wait_gets_its_own_run(exa: StandIn) -> None:
     """One listing answers for whatever moment each waits from, and for ids on its page."""
-    start = pendulum.datetime(2026, 1, 1)
     for day in range(10):
-        exa.add_run("mon_a", run_id=f"run_{day}", created_at=start.add(days=day))
+        exa.add_run("mon_a", run_id=f"run_{day}", created_at=START.add(days=day))
 
     async def scenario() -> list[MonitorRun]:
-        by_time = [RunSelector(created_after=start.add(days=day)) for day in range(10)]
+        by_time = [RunSelector(created_after=START.add(days=day)) for day in range(10)]
         by_id = [RunSelector(run_id=f"run_{day}") for day in range(10)]
-        choices = [*by_time, *by_id, RunSelector(pick="latest")]
-        return await asyncio.gather(*(wait(choice=choice, interval=3600) for choice in choices))
+        selectors = [*by_time, *by_id, RunSelector(pick="latest")]
+        return await asyncio.gather(*(wait(selector=selector, interval=3600) for selector in selectors))
 
     ids = [run.id for run in asyncio.run(scenario())]
     assert ids == [f"run_{day}" for day in range(10)] * 2 + ["run_9"]
-    assert paths(exa) == ["/mon_a/runs", ""]
+    assert paths(exa) == ["/mon_a/runs"]
+
+
+def test_monitors_apis_and_event_loops_do_not_share_polls(exa: StandIn) -> None:
+    """The same id may belong to another API, and a loop that is gone leaves nothing behind."""
+    for monitor_id in ("mon_a", "mon_b"):
+        exa.add_run(monitor_id)
+
+    async def scenario() -> None:
+        await asyncio.gather(wait("mon_a"), wait("mon_b"), wait("mon_a", api="search"))
+        assert nothing_is_left()
+
+    for _ in range(2):
+        asyncio.run(scenario())
+    assert sorted(paths(exa)) == sorted(["/mon_a/runs", "/mon_b/runs", "/monitors/mon_a/runs"] * 2)
+
+
+def test_the_shortest_interval_counts(exa: StandIn) -> None:
+    """A wait that is in a hurry sets the pace for all, also where it joins a slow poll."""
+    exa.add_run("mon_a", run_id="run_1", status="running")
+
+    async def scenario() -> None:
+        slow = asyncio.ensure_future(wait(interval=3600))
+        await until(lambda: len(exa.requests) == 1)
+        fast = asyncio.ensure_future(wait())
+        await until(lambda: len(exa.requests) >= 4)
+        exa.move("run_1", "completed")
+        assert [(await each).status for each in (slow, fast)] == ["completed"] * 2
+
+    asyncio.run(scenario())
+
+
+def test_the_pace_slows_down_when_the_hurried_wait_leaves(exa: StandIn) -> None:
+    """The rest polls as often as it asked for."""
+    exa.add_run("mon_a", status="running")
+
+    async def scenario() -> int:
+        slow, fast = (asyncio.ensure_future(wait(interval=interval)) for interval in (3600, 0.05))
+        await until(lambda: len(exa.requests) >= 3)
+        await cancel(fast)
+        await asyncio.sleep(0.1)
+        before = len(exa.requests)
+        await asyncio.sleep(0.3)
+        await cancel(slow)
+        return len(exa.requests) - before
+
+    assert asyncio.run(scenario()) == 0
+
+
+def test_first_polls_are_spread(exa: StandIn) -> None:
+    """A triggerer that starts again with many waits is no burst."""
+    exa.add_run("mon_a")
+    with use_timing(Timing(first_poll_jitter=1000)), pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(wait(), 0.3))
+    assert exa.requests == []
+
+
+# --- intervals that grow --------------------------------------------------------------------------
+
+
+@contextmanager
+def subscribed(interval: float, max_interval: float) -> Iterator[RunWaiter]:
+    """Let a waiter of which the interval grows take part in the polls of ``mon_a``."""
+    waiter = RunWaiter(Progress("mon_a", NEVER, START, has_answered=True), interval, max_interval)
+    with subscribe(waiter, "exa_default", "websets", "mon_a"):
+        yield waiter
+
+
+@pytest.mark.parametrize("fault", [None, Fault(times=None)], ids=["no run", "trouble"])
+def test_an_interval_that_may_grow_doubles_with_each_poll(exa: StandIn, fault: Fault | None) -> None:
+    """Up to its bound, whatever the poll showed."""
+    if fault:
+        exa.fail(fault)
+
+    async def scenario() -> list[float]:
+        intervals = []
+        with subscribed(0.02, 0.15) as waiter:
+            for number in range(1, 6):
+                await until(lambda number=number: len(exa.requests) >= number and waiter._polled_at > 0)
+                await asyncio.sleep(0.01)
+                intervals.append(waiter.interval)
+        return intervals
+
+    intervals = asyncio.run(scenario())
+    assert intervals == sorted(intervals)
+    assert set(intervals) <= {0.02, 0.04, 0.08, 0.15}
+    assert intervals[-1] == 0.15
+
+
+def test_an_interval_that_may_not_grow_stays(exa: StandIn) -> None:
+    """Also where its bound is below it."""
+
+    async def scenario() -> set[float]:
+        with subscribed(0.05, 0.01) as waiter:
+            await until(lambda: len(exa.requests) >= 4)
+            return {waiter.interval}
+
+    assert asyncio.run(scenario()) == {0.05}
+
+
+def test_the_polls_of_others_do_not_double_an_interval(exa: StandIn) -> None:
+    """It grows at its own polls only, or a hurried wait would bring it to days."""
+
+    async def scenario() -> tuple[float, float]:
+        with subscribed(30, 3600) as slow, subscribed(0.02, 0.02) as fast:
+            await until(lambda: len(exa.requests) >= 10)
+            return slow.interval, fast.interval
+
+    assert asyncio.run(scenario()) == (60, 0.02)
+
+
+# --- trouble of one is no trouble of all ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -132,32 +266,95 @@ def test_each_wait_gets_its_own_run(exa: StandIn) -> None:
     ],
     ids=["unreadable", "503"],
 )
-def test_trouble_with_one_run_concerns_only_the_waits_for_it(
-    exa: StandIn, monkeypatch: pytest.MonkeyPatch, fault: Fault, error: type[Exception]
+def test_trouble_with_one_run_holds_up_only_the_wait_for_it(
+    exa: StandIn, fault: Fault, error: type[ExaError]
 ) -> None:
-    """One that is unknown, and one whose answer cannot be had or read, leave the others alone."""
-    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=0))
+    """It is waited out, while the others, one of which is for an unknown run, have long ended."""
     exa.page_size = 1
     for run_id in ("run_odd", "run_1"):
         exa.add_run("mon_a", run_id=run_id, status="running")
+    exa.add_run("mon_a", run_id="run_2", status="running")
     exa.fail(fault)
 
     async def scenario() -> list[Any]:
         ids = ("nope", "run_odd", "run_1")
-        waits = asyncio.gather(
-            *(wait(choice=RunSelector(run_id=each)) for each in ids), return_exceptions=True
+        unknown, odd, known = (
+            asyncio.ensure_future(wait(selector=RunSelector(run_id=run_id))) for run_id in ids
         )
         await until(lambda: len(exa.requests) >= 5)
         exa.move("run_1", "completed")
-        return await waits
+        await until(known.done)
+        await until(unknown.done)
+        assert not odd.done()
+        exa.heal()
+        exa.move("run_odd", "completed")
+        return await asyncio.gather(unknown, odd, known, return_exceptions=True)
 
     unknown, odd, known = asyncio.run(scenario())
     assert isinstance(unknown, ExaPermanentError)
-    assert type(odd) is error
-    assert known.status == "completed"
+    assert "404" in str(unknown)
+    assert (odd.id, known.id) == ("run_odd", "run_1")
+    assert issubclass(error, ExaTransientError)
 
 
-WEBSET = "/websets/v0/websets/"
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_listing_that_fails_holds_up_no_wait_for_a_run(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Such a wait would have been answered alone."""
+    exa.add_run("mon_a", run_id="run_1")
+    fault, asset = Fault(status=status), Asset()
+    monkeypatch.setattr(exa, "next_fault", lambda path: fault if path.endswith("/runs") else None)
+
+    async def scenario() -> list[Any]:
+        with subscribe(asset, "exa_default", "websets", "mon_a"):
+            listed = asyncio.ensure_future(wait(selector=SINCE))
+            run = await wait(selector=RUN)
+            await until(lambda: asset.errors)
+            if status == 403:
+                return [run, *await asyncio.gather(listed, return_exceptions=True)]
+            assert not listed.done()
+            await cancel(listed)
+            return [run]
+
+    run, *errors = asyncio.run(scenario())
+    assert run.id == "run_1"
+    assert [type(error) for error in errors] == [ExaPermanentError] * (status == 403)
+    assert asset.snapshots == []
+    assert f"answered {status}" in str(asset.errors[0])
+    assert nothing_is_left()
+
+
+def test_a_monitor_that_is_gone_is_news_to_assets_alone(exa: StandIn) -> None:
+    """A wait has seen that it was there; until its timeout it may come back."""
+    asset = Asset()
+
+    async def scenario() -> None:
+        with subscribe(asset, "exa_default", "websets", "mon_none"):
+            waiting = asyncio.ensure_future(wait("mon_none"))
+            await until(lambda: len(asset.errors) >= 3)
+            assert not waiting.done()
+            exa.add_run("mon_none", run_id="run_1")
+            assert (await waiting).id == "run_1"
+            await until(lambda: asset.snapshots)
+
+    asyncio.run(scenario())
+    assert all("404" in str(error) for error in asset.errors)
+    assert {run_id for snapshot in asset.snapshots for run_id in snapshot.runs} == {"run_1"}
+    assert nothing_is_left()
+
+
+def test_an_asset_asks_for_its_monitor_until_it_is_known_to_be_there(exa: StandIn) -> None:
+    """Once, then."""
+    asset = Asset()
+
+    async def scenario() -> None:
+        with subscribe(asset, "exa_default", "websets", "mon_a"):
+            await until(lambda: len(asset.snapshots) >= 4)
+
+    asyncio.run(scenario())
+    assert paths(exa)[:2] == ["/mon_a/runs", "/mon_a"]
+    assert paths(exa).count("/mon_a") == 1
 
 
 @pytest.mark.parametrize(
@@ -165,25 +362,21 @@ WEBSET = "/websets/v0/websets/"
     [None, Fault(status=503, times=None, path=WEBSET), Fault(status=404, times=None, path=WEBSET)],
     ids=["busy", "503", "404"],
 )
-def test_a_webset_holds_up_only_the_waits_for_it(
-    exa: StandIn, monkeypatch: pytest.MonkeyPatch, fault: Fault | None
-) -> None:
-    """Whoever waits only for the run has it at once; the others when the webset is idle, or its error."""
-    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=0))
+def test_a_webset_holds_up_only_the_waits_for_it(exa: StandIn, fault: Fault | None) -> None:
+    """A wait only for the run has it at once; the others when the webset is idle, or its error."""
     exa.add_monitor("mon_a", webset_status="running")
     exa.add_run("mon_a", run_id="run_1", status="running")
 
     async def scenario() -> list[Any]:
-        choices = [RunSelector(run_id="run_1"), SINCE]
-        plain = asyncio.gather(*(wait(choice=choice) for choice in choices))
+        plain = asyncio.gather(*(wait(selector=selector) for selector in (RUN, SINCE)))
         idle = asyncio.gather(
-            *(wait(choice=replace(choice, idle=True)) for choice in choices), return_exceptions=True
+            *(wait(selector=replace(selector, idle=True)) for selector in (RUN, SINCE)),
+            return_exceptions=True,
         )
         await until(lambda: exa.requests)
         if fault:
             exa.fail(fault)
         exa.move("run_1", "completed")
-        await until(plain.done)
         assert [run.status for run in await plain] == ["completed"] * 2
         before = len(exa.requests)
         await until(lambda: idle.done() or len(exa.requests) >= before + 6)
@@ -198,91 +391,8 @@ def test_a_webset_holds_up_only_the_waits_for_it(
     else:
         assert [run.status for run in ended] == ["completed"] * 2
     if not fault:
-        assert [path for path in paths(exa) if "/runs" not in path and WEBSET not in path] == ["/mon_a"]
+        assert paths(exa).count("/mon_a") == 1
     assert nothing_is_left()
-
-
-def test_a_wait_says_what_its_webset_is(exa: StandIn, caplog: pytest.LogCaptureFixture) -> None:
-    """Each change is news, or the log would show a completed run that is waited for without a word."""
-    caplog.set_level(logging.INFO, LOG.name)
-    exa.add_monitor("mon_a", webset_status="running")
-    exa.add_run("mon_a", run_id="run_1")
-
-    async def scenario() -> None:
-        waiting = asyncio.ensure_future(wait(choice=RunSelector(run_id="run_1", idle=True)))
-        for status, then in (("running", "pending"), ("pending", "idle")):
-            await until(lambda status=status: f"its webset {status}" in caplog.text)
-            exa.set_webset_status("mon_a", then)
-        await waiting
-
-    asyncio.run(scenario())
-    told = [
-        each.getMessage().split(": ")[1].split(", after")[0]
-        for each in caplog.records
-        if each.name == LOG.name
-    ]
-    assert told == [
-        f"run_1 is completed{busy}" for busy in (", and its webset running", ", and its webset pending", "")
-    ]
-
-
-def test_the_monitors_are_listed_once_for_all_links(exa: StandIn) -> None:
-    """That costs a connection's waits one request, and one for a monitor that came later."""
-    for monitor in ("mon_a", "mon_b"):
-        exa.add_monitor(monitor, webset_id=f"webset_of_{monitor}")
-        exa.add_run(monitor, run_id=f"run_of_{monitor}")
-
-    async def webset_of(monitor: str, api: str = "websets") -> str | None:
-        progress = Progress(pendulum.now("UTC"))
-        await wait(
-            monitor, RunSelector(run_id=f"run_of_{monitor}"), interval=3600, api=api, progress=progress
-        )
-        return progress.webset_id
-
-    async def scenario() -> None:
-        exa.add_run("mon_long", status="running")
-        long = asyncio.ensure_future(wait("mon_long", interval=3600))
-        await until(lambda: exa.requests)
-        assert await webset_of("mon_a", api="search") is None
-        assert await webset_of("mon_a") == "webset_of_mon_a"
-        assert await webset_of("mon_b") == "webset_of_mon_b"
-        exa.add_monitor("mon_c", webset_id="webset_of_mon_c")
-        exa.add_run("mon_c", run_id="run_of_mon_c")
-        assert [await webset_of("mon_c") for _ in range(2)] == ["webset_of_mon_c"] * 2
-        long.cancel()
-        await asyncio.gather(long, return_exceptions=True)
-
-    asyncio.run(scenario())
-    assert paths(exa) == [
-        "/mon_long/runs",
-        "/monitors/mon_a/runs/run_of_mon_a",  # of the other API
-        "/mon_a/runs/run_of_mon_a",
-        "",
-        "/mon_b/runs/run_of_mon_b",
-        "/mon_c/runs/run_of_mon_c",
-        "/mon_c",
-        "/mon_c/runs/run_of_mon_c",
-    ]
-
-
-@pytest.mark.parametrize(
-    "fault", [Fault(status=503), Fault(status=429), Fault(status=401), Fault(kind="html"), Fault(kind="hang")]
-)
-def test_a_link_is_not_waited_for(exa: StandIn, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
-    """Where the monitors cannot be listed at once the run is returned without, and nobody asks again."""
-    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(timeout=0.3))
-    exa.add_run("mon_a", run_id="run_1")
-    exa.fail(replace(fault, times=None, path="/monitors?"))
-    progress = [Progress(pendulum.now("UTC")) for _ in range(3)]
-
-    async def scenario() -> float:
-        began = time.monotonic()
-        await asyncio.gather(*(wait(interval=3600, progress=each) for each in progress))
-        return time.monotonic() - began
-
-    assert asyncio.run(scenario()) < 1
-    assert paths(exa) == ["/mon_a/runs", ""]
-    assert [each.webset_id for each in progress] == [None] * 3
 
 
 def test_a_cancelled_wait_harms_no_other(exa: StandIn) -> None:
@@ -292,145 +402,74 @@ def test_a_cancelled_wait_harms_no_other(exa: StandIn) -> None:
     async def scenario() -> None:
         first, second = asyncio.ensure_future(wait()), asyncio.ensure_future(wait())
         await until(lambda: exa.requests)
-        first.cancel()
+        await cancel(first)
         exa.move("run_1", "completed")
         assert (await second).status == "completed"
-        third = asyncio.ensure_future(wait(choice=RunSelector(created_after=pendulum.datetime(2999, 1, 1))))
+        assert nothing_is_left()
+        third = asyncio.ensure_future(wait(selector=NEVER))
         await until(lambda: poller._pollers)
-        third.cancel()
-        with suppress(asyncio.CancelledError):
-            await third
+        await cancel(third)
         assert nothing_is_left()
 
     asyncio.run(scenario())
 
 
-def test_the_shortest_interval_counts(exa: StandIn) -> None:
-    """Who is in a hurry sets the pace for all, also where it joins a slow poll."""
-    exa.add_run("mon_a", run_id="run_1", status="running")
-
-    async def scenario() -> None:
-        slow = asyncio.ensure_future(wait(interval=3600))
-        await until(lambda: len(exa.requests) == 1)
-        fast = asyncio.ensure_future(wait())
-        await until(lambda: len(exa.requests) >= 4)
-        exa.move("run_1", "completed")
-        assert [(await each).status for each in (slow, fast)] == ["completed"] * 2
-
-    asyncio.run(scenario())
+# --- trouble of all -------------------------------------------------------------------------------
 
 
-def test_an_interval_that_may_grow_doubles(exa: StandIn) -> None:
-    """What exponential_backoff and max_wait of a sensor mean in the triggerer."""
-    waiter = poller.RunWaiter(SINCE, interval=10, max_interval=60)
-    intervals = []
-    for _ in range(4):
-        waiter.tell(None)
-        intervals.append(waiter.interval)
-    assert intervals == [20, 40, 60, 60]
-
-
-def test_a_429_pauses_every_poll_of_the_connection(exa: StandIn) -> None:
-    """The limit is the team's, so the monitor that met it is not alone to wait."""
-    for monitor in ("mon_a", "mon_b"):
-        exa.add_run(monitor, run_id=monitor, status="running")
-
-    async def scenario() -> None:
-        waits = asyncio.gather(wait("mon_a"), wait("mon_b"))
-        await until(lambda: len(exa.requests) >= 4)
-        exa.fail(Fault(status=429, retry_after="1", path="mon_a"))
-        await until(lambda: any(each.status == 429 for each in exa.requests))
-        for run in ("mon_a", "mon_b"):
-            exa.move(run, "completed")
-        await waits
-
-    asyncio.run(scenario())
-    (met,) = [each.at for each in exa.requests if each.status == 429]
-    # A request may have been on its way when the other was answered.
-    assert [each.path for each in exa.requests if met + 0.1 < each.at < met + 0.9] == []
-
-
-def test_no_more_requests_than_the_pace_allows(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many monitors are waited on, also right after a pause, no second has more than so many."""
-    monkeypatch.setattr(async_client, "REQUESTS_PER_WINDOW", 5)
-    monkeypatch.setattr(async_client, "WINDOW_SECONDS", 0.5)
-    for number in range(12):
-        exa.add_run(f"mon_{number}", status="completed")
-    exa.fail(Fault(status=429, retry_after="1"))
-
-    async def scenario() -> None:
-        await asyncio.gather(*(wait(f"mon_{number}", interval=3600) for number in range(12)))
-
-    asyncio.run(scenario())
-    times = sorted(each.at for each in exa.requests)
-    assert len(times) == 14  # the runs of each, one of them twice, and the monitors
-    # The sixth after each is another window's; a request may take a moment to arrive.
-    assert all(later - earlier > 0.4 for earlier, later in zip(times, times[5:], strict=False))
-
-
-@pytest.mark.parametrize(("looked", "ends"), [(False, "fails"), (True, "goes on")])
-def test_trouble_is_waited_out_but_for_the_first_look(
-    exa: StandIn, monkeypatch: pytest.MonkeyPatch, looked: bool, ends: str
-) -> None:
-    """A wait that a restarted triggerer goes on with is no new one: Exa may be down just then."""
-    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=0))
-    exa.add_run("mon_a", status="completed")
+def test_trouble_is_waited_out(exa: StandIn) -> None:
+    """Every wait has polled once in its worker, so Exa may be down when the triggerer goes on with it."""
+    exa.add_run("mon_a", run_id="run_1")
     exa.fail(Fault(times=3))
-    if ends == "fails":
-        with pytest.raises(ExaTransientError, match="answered 503"):
-            asyncio.run(wait(looked=looked))
-    else:
-        assert asyncio.run(wait(looked=looked)).status == "completed"
 
+    async def scenario() -> list[MonitorRun]:
+        return await asyncio.gather(wait(), wait(selector=RUN))
 
-def test_a_key_that_was_changed_in_the_connection_is_taken_up(
-    exa: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A 401 is believed only after the connection was read anew."""
-    exa.add_run("mon_a", run_id="run_1", status="running")
-
-    async def scenario() -> MonitorRun:
-        waiting = asyncio.ensure_future(wait())
-        await until(lambda: exa.requests)
-        exa.api_key = "a-new-key-5678"
-        monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection())
-        await until(lambda: any(each.status == 401 for each in exa.requests))
-        exa.move("run_1", "completed")
-        return await waiting
-
-    assert asyncio.run(scenario()).status == "completed"
-    assert sum(each.status == 401 for each in exa.requests) == 1
+    assert [run.status for run in asyncio.run(scenario())] == ["completed"] * 2
 
 
 def test_a_bad_key_ends_all_waits_at_once(exa: StandIn) -> None:
-    """Exa's own words reach each."""
+    """Exa's own words reach each, however it selects its run."""
     exa.api_key = "a-new-key-5678"
 
     async def scenario() -> list[Any]:
-        return await asyncio.gather(
-            *(wait(each) for each in ("mon_a", "mon_b", "mon_a")), return_exceptions=True
-        )
+        waits = [wait("mon_a"), wait("mon_b"), wait("mon_a", RUN), wait("mon_a", NEVER)]
+        return await asyncio.gather(*waits, return_exceptions=True)
 
     errors = asyncio.run(scenario())
-    assert [type(each) for each in errors] == [ExaPermanentError] * 3
-    assert all("401: 'Invalid API key'" in str(each) for each in errors)
+    assert [type(each) for each in errors] == [ExaPermanentError] * 4
+    assert all("401" in str(each) and "Invalid API key" in str(each) for each in errors)
+    assert nothing_is_left()
 
 
-def test_a_missing_connection_is_an_error_that_names_it() -> None:
-    """Told like any other that asking again does not mend."""
-    with pytest.raises(ExaInputError, match="no Airflow connection 'nowhere'"):
-        asyncio.run(wait(conn_id="nowhere"))
+def test_an_unknown_api_leaves_nothing_behind() -> None:
+    """No client for the connection of a wait that never polled."""
+    with pytest.raises(ExaInputError, match="api='nope'"):
+        asyncio.run(wait(api="nope"))
+    assert nothing_is_left()
+
+
+def test_an_id_that_cannot_be_one_ends_the_waits_for_that_monitor_alone(exa: StandIn) -> None:
+    """No request is sent for it."""
+    exa.add_run("mon_a")
+
+    async def scenario() -> list[Any]:
+        return await asyncio.gather(wait(".."), wait("mon_a"), return_exceptions=True)
+
+    error, run = asyncio.run(scenario())
+    assert isinstance(error, ExaInputError)
+    assert run.status == "completed"
 
 
 def test_a_crash_of_the_poll_reaches_every_wait(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bug must not leave waits hanging; and who comes later gets a poll anew."""
+    """A bug must not leave waits hanging; and one that comes later gets a poller anew."""
 
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise ZeroDivisionError("a bug")
 
     async def scenario() -> list[Any]:
         with monkeypatch.context() as patch:
-            patch.setattr(poller, "look", broken)
+            patch.setattr(poller, "take_snapshot", broken)
             crashed = await asyncio.gather(wait(), wait(), return_exceptions=True)
         exa.add_run("mon_a", status="completed")
         return [*crashed, (await wait()).status]
@@ -442,13 +481,145 @@ def test_a_crash_of_the_poll_reaches_every_wait(exa: StandIn, monkeypatch: pytes
     assert nothing_is_left()
 
 
+def test_a_subscriber_that_crashes_takes_no_other_with_it(exa: StandIn) -> None:
+    """It is told of its own crash, and the waits beside it go on."""
+    exa.add_run("mon_a", run_id="run_1", status="running")
+    crash = ZeroDivisionError("a bug")
+    asset = Asset(broken=crash)
+
+    async def scenario() -> MonitorRun:
+        with subscribe(asset, "exa_default", "websets", "mon_a"):
+            waiting = asyncio.ensure_future(wait())
+            await until(lambda: asset.errors)
+            exa.move("run_1", "completed")
+            return await waiting
+
+    assert asyncio.run(scenario()).id == "run_1"
+    assert set(asset.errors) == {crash}
+    assert nothing_is_left()
+
+
+# --- a run that is missing ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_run_that_is_missing_is_asked_for_again_before_it_is_believed(exa: StandIn, times: int) -> None:
+    """A single 404 may be a slip of Exa's."""
+    exa.add_run("mon_a", run_id="run_1", status="running")
+
+    async def scenario() -> MonitorRun:
+        waiting = asyncio.ensure_future(wait(selector=RUN))
+        await until(lambda: exa.requests)
+        exa.fail(Fault(status=404, times=times, path="run_1"))
+        await until(lambda: waiting.done() or [request.status for request in exa.requests[-2:]] == [404, 200])
+        exa.move("run_1", "completed")
+        return await waiting
+
+    if times == 1:
+        assert asyncio.run(scenario()).status == "completed"
+    else:
+        with pytest.raises(ExaPermanentError, match="404"):
+            asyncio.run(scenario())
+    assert sum(request.status == 404 for request in exa.requests) == times
+
+
+def test_a_run_that_is_missing_is_asked_for_again_however_long_that_takes(exa: StandIn) -> None:
+    """A line that is due again between two polls is no second answer."""
+    exa.add_run("mon_a", run_id="run_1")
+    exa.fail(Fault(status=404, times=1, path="run_1"))
+    with use_timing(Timing(first_poll_jitter=0, repeat_log_after=0.05)):
+        assert asyncio.run(wait(selector=RUN, interval=0.5)).id == "run_1"
+    assert [request.status for request in exa.requests] == [404, 200]
+
+
+def test_a_permanent_error_after_a_404_ends_the_wait_at_once(exa: StandIn) -> None:
+    """It is news, although it is of the same class."""
+    exa.add_run("mon_a", run_id="run_1")
+    exa.fail(Fault(status=404, times=1, path="run_1"))
+    exa.fail(Fault(status=403, times=None, path="run_1"))
+    with pytest.raises(ExaPermanentError, match="403"):
+        asyncio.run(asyncio.wait_for(wait(selector=RUN), 5))
+
+
+# --- lines and ends -------------------------------------------------------------------------------
+
+
+def test_a_wait_says_what_its_webset_is(exa: StandIn, caplog: pytest.LogCaptureFixture) -> None:
+    """Each change is news, or the log would show a completed run that is waited for without a word."""
+    caplog.set_level(logging.INFO, LOG.name)
+    exa.add_monitor("mon_a", webset_status="running")
+    exa.add_run("mon_a", run_id="run_1")
+
+    async def scenario() -> None:
+        waiting = asyncio.ensure_future(wait(selector=replace(RUN, idle=True)))
+        for status, then in (("running", "pending"), ("pending", "idle")):
+            await until(lambda status=status: f"its webset is {status}" in caplog.text)
+            exa.set_webset_status("mon_a", then)
+        await waiting
+
+    asyncio.run(scenario())
+    lines = [record.getMessage() for record in caplog.records if record.name == LOG.name]
+    assert [line.partition(" (")[0] for line in lines] == [
+        f"Run run_1 completed{busy}" for busy in (", its webset is running", ", its webset is pending", "")
+    ]
+
+
+def test_a_wait_without_news_says_so_again(exa: StandIn, caplog: pytest.LogCaptureFixture) -> None:
+    """Also where no poll comes for as long."""
+    caplog.set_level(logging.INFO, LOG.name)
+    exa.add_run("mon_a", run_id="run_1", status="running")
+
+    async def scenario() -> None:
+        waiting = asyncio.ensure_future(wait(interval=3600))
+        await until(lambda: caplog.text.count("Run run_1 is running") >= 3)
+        await cancel(waiting)
+
+    with use_timing(Timing(first_poll_jitter=0, repeat_log_after=0.05)):
+        asyncio.run(scenario())
+    assert len(exa.requests) == 1
+
+
+def test_each_wait_logs_in_its_own_task_and_the_poll_in_none(exa: StandIn) -> None:
+    """Airflow's triggerer tells by a context variable to which task's log a line belongs."""
+    exa.add_run("mon_a", run_id="run_1", status="dreaming")  # a warning of the package's, but of no task
+    task: ContextVar[str | None] = ContextVar("task", default=None)
+    lines: list[tuple[str, str | None]] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append((record.name, task.get()))
+
+    async def one(name: str) -> None:
+        task.set(name)
+        await wait()
+
+    async def scenario() -> None:
+        waits = asyncio.gather(one("first"), one("second"))
+        await until(lambda: len(exa.requests) >= 2)
+        exa.move("run_1", "completed")
+        await waits
+
+    handler = Collect()
+    loggers = [LOG, logging.getLogger("airflow_provider_exa.protocol")]
+    LOG.setLevel(logging.INFO)
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        asyncio.run(scenario())
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+    assert {owner for name, owner in lines if name == LOG.name} == {"first", "second"}
+    assert {owner for name, owner in lines if name != LOG.name} == {None}
+
+
 def test_a_request_that_hangs_holds_up_neither_the_loop_nor_its_end(
     exa: StandIn,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Cancelled amid a request, a wait is over at once, and nothing is logged about what was on its way."""
+    """Cancelled amid a request, a wait is over at once, and nothing is logged about that request."""
     monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(timeout=1, retries=0))
     exa.fail(Fault(kind="hang", times=None))
 
@@ -469,58 +640,27 @@ def test_a_request_that_hangs_holds_up_neither_the_loop_nor_its_end(
     assert "never retrieved" not in capfd.readouterr().err
 
 
-def test_no_thread_is_held_between_polls(exa: StandIn) -> None:
-    """Waiting costs no thread; there are never more than the pool's sixteen."""
-    for number in range(40):
-        exa.add_run(f"mon_{number}", status="running")
-
-    async def scenario() -> None:
-        waits = [asyncio.ensure_future(wait(f"mon_{number}", interval=3600)) for number in range(40)]
-        await until(lambda: len(exa.requests) == 40)
-        await asyncio.sleep(0.1)
-        assert sum(thread.name.startswith("exa") for thread in threading.enumerate()) <= 16
-        for each in waits:
-            each.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
-
-    asyncio.run(scenario())
+# --- several waits --------------------------------------------------------------------------------
 
 
-def test_each_wait_logs_in_its_own_task_and_the_poll_in_none(exa: StandIn) -> None:
-    """Airflow's triggerer tells by a context variable whose log a line belongs to."""
-    exa.add_run("mon_a", run_id="run_1", status="running")
-    exa.fail(Fault(status=500, times=1, path="run_1"))
-    lines: list[tuple[str | None, str]] = []
-    from contextvars import ContextVar
-
-    task: ContextVar[str | None] = ContextVar("task", default=None)
-
-    class Collect(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append((task.get(), record.getMessage()))
-
-    async def one(name: str) -> None:
-        task.set(name)
-        await wait()
-
-    async def scenario() -> None:
-        waits = asyncio.gather(one("first"), one("second"))
-        await until(lambda: any(each.status == 500 for each in exa.requests))
-        exa.move("run_1", "completed")
-        await waits
-
-    handler = Collect()
-    LOG.addHandler(handler)
-    LOG.setLevel(logging.INFO)
-    transport = logging.getLogger("airflow_provider_exa.client.transport")
-    transport.addHandler(handler)
-    try:
-        asyncio.run(scenario())
-    finally:
-        LOG.removeHandler(handler)
-        transport.removeHandler(handler)
-    assert {name for name, line in lines if "run_1 is completed" in line} == {"first", "second"}
-    assert {name for name, line in lines if "Asking again" in line} == {None}
+def wait_for_several(selectors: dict[str, RunSelector], runs: dict[str, Any], needed: int) -> dict[str, Any]:
+    """Wait for runs of several monitors, of which some have ended before."""
+    total = len(selectors) + len(runs)
+    return asyncio.run(
+        wait_for_runs(
+            [
+                Progress(monitor_id, selector, pendulum.now("UTC"), has_answered=True)
+                for monitor_id, selector in selectors.items()
+            ],
+            runs,
+            lambda ended: is_decided(ended, fail_on=("failed", "canceled"), needed=needed, total=total),
+            conn_id="exa_default",
+            api="websets",
+            interval=0.05,
+            max_interval=0.05,
+            log=LOG,
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -536,25 +676,29 @@ def test_waiting_for_several_ends_when_it_is_decided(
     exa: StandIn, statuses: tuple[str, ...], needed: int, ended: set[str]
 ) -> None:
     """As soon as enough runs have ended well, or too many badly for that."""
-    choices = {f"mon_{number}": SINCE for number in range(len(statuses))}
-    for monitor, status in zip(choices, statuses, strict=True):
+    selectors = {f"mon_{number}": SINCE for number in range(len(statuses))}
+    for monitor, status in zip(selectors, statuses, strict=True):
         exa.add_run(monitor, status=status)
+    assert set(wait_for_several(selectors, {}, needed)) == ended
+    assert nothing_is_left()
 
-    def enough(runs: Any) -> bool:
-        failed = sum(run["status"] in ("failed", "canceled") for run in runs)
-        return len(runs) - failed >= needed or failed > len(statuses) - needed
 
-    runs = asyncio.run(
-        wait_for_runs(
-            choices,
-            Progress(pendulum.now("UTC")),
-            enough=enough,
-            conn_id="exa_default",
-            api="websets",
-            interval=0.05,
-            max_interval=0.05,
-            log=LOG,
-        )
-    )
-    assert set(runs) == ended
+def test_runs_that_have_ended_before_count(exa: StandIn) -> None:
+    """Where they decide it, nothing is polled any more."""
+    exa.add_run("mon_1", run_id="run_1")
+    before = {"mon_0": {"id": "run_0", "status": "completed"}}
+    assert wait_for_several({"mon_1": SINCE}, before, needed=1) == before
+    assert exa.requests == []
+    ended = wait_for_several({"mon_1": SINCE}, before, needed=2)
+    assert {monitor_id: run["id"] for monitor_id, run in ended.items()} == {
+        "mon_0": "run_0",
+        "mon_1": "run_1",
+    }
+
+
+def test_an_error_of_one_wait_ends_the_wait_for_several(exa: StandIn) -> None:
+    """The others are cancelled, and leave nothing."""
+    exa.add_run("mon_0", status="running")
+    with pytest.raises(ExaPermanentError, match="404"):
+        wait_for_several({"mon_0": SINCE, "mon_1": RUN}, {}, needed=1)
     assert nothing_is_left()

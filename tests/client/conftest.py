@@ -1,0 +1,96 @@
+"""Servers that say byte by byte what a test tells them, for what the stand-in does not say."""
+
+from __future__ import annotations
+
+import socketserver
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+#: What a server does with a connection once it has read the head of a request.
+Script = Callable[["Speaker"], None]
+
+
+class Wire(socketserver.ThreadingTCPServer):
+    """A server that follows a script, or sends given bytes with a pause after each part."""
+
+    allow_reuse_address = True
+    request_queue_size = 1024
+    daemon_threads = True
+
+    def __init__(self, script: Script, tls: ssl.SSLContext | None) -> None:
+        super().__init__(("127.0.0.1", 0), Speaker)
+        self.script = script
+        self.heads: list[str] = []
+        self.over = threading.Event()
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.server_address[1]}"
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that gives up is no news."""
+
+
+class Speaker(socketserver.StreamRequestHandler):
+    """One connection to such a server, for one request."""
+
+    server: Wire
+
+    def handle(self) -> None:
+        self.head = b"".join(iter(self.rfile.readline, b"\r\n")).decode()
+        self.server.heads.append(self.head)
+        with suppress(OSError):
+            self.server.script(self)
+
+    def say(self, *parts: bytes, pause: float = 0) -> None:
+        """Send these parts, with a pause after each, until the server is closed."""
+        for part in parts:
+            self.wfile.write(part)
+            if self.server.over.wait(pause):
+                return
+
+    def hang(self) -> None:
+        """Do nothing until the server is closed."""
+        self.server.over.wait()
+
+    def drip(self, data: bytes) -> None:
+        """Send a byte every 20 ms."""
+        self.say(*(bytes([byte]) for byte in data), pause=0.02)
+
+    def for_ever(self, part: bytes, pause: float = 0.0) -> None:
+        """Send the same bytes until the client goes away."""
+        while not self.server.over.is_set():
+            self.say(part, pause=pause)
+
+
+@pytest.fixture
+def wire() -> Iterator[Callable[..., Wire]]:
+    """Starts servers that follow a script, or answer with given bytes."""
+    servers: list[Wire] = []
+
+    def start(
+        *parts: bytes, pause: float = 0, script: Script | None = None, tls: ssl.SSLContext | None = None
+    ) -> Wire:
+        server = Wire(script or (lambda speaker: speaker.say(*parts, pause=pause)), tls)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return server
+
+    yield start
+    for server in servers:
+        server.over.set()
+        server.shutdown()
+        server.server_close()
+
+
+def until(condition: Callable[[], object], seconds: float = 5) -> None:
+    """Wait, in a thread, until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.005)

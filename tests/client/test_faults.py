@@ -1,0 +1,214 @@
+"""A table of faults at the level of bytes: what becomes of each, in a worker and in the triggerer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from airflow_provider_exa.client.async_client import AsyncClient
+from airflow_provider_exa.client.client import Client
+from airflow_provider_exa.client.transport import MAX_BODY
+from airflow_provider_exa.protocol.errors import (
+    ExaError,
+    ExaInputError,
+    ExaTransientError,
+)
+from airflow_provider_exa.protocol.messages import Call, Request, ask
+from airflow_provider_exa.timing import timing, use_timing
+from tests.client.conftest import Wire
+from tests.faults import FAULTS, FINE, TIMEOUT, answer, say
+
+KEY = "marked-key-0123456789"
+MONITOR = Request("/m")
+
+
+decode = json.loads
+
+
+def parse(body: Any) -> Any:
+    """The id of an object."""
+    return body["id"]
+
+
+@pytest.fixture(params=["worker", "triggerer"])
+def outcome(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Asks a server once, over either client; returns the answer or the error."""
+
+    def outcome(server: Wire, *, method: str = "GET", **extra: Any) -> Any:
+        connection = {"conn_type": "exa", "host": server.url, "password": KEY}
+        extra = {"timeout": TIMEOUT, "retries": 0} | extra
+        monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", json.dumps(connection | {"extra": extra}))
+        call = ask(Request("/m", method=method), parse)
+        with use_timing(replace(timing(), rate_limit_window=0)):
+            try:
+                if request.param == "worker":
+                    with closing(Client("exa_default")) as client:
+                        return client.call(call)
+                return asyncio.run(in_triggerer(call))
+            except ExaError as error:
+                return error
+
+    return outcome
+
+
+async def in_triggerer(call: Call[Any]) -> Any:
+    """The result of a call over an asynchronous client."""
+    with closing(AsyncClient("exa_default")) as client:
+        return await client.call(call)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_has_an_outcome_in_words(
+    wire: Callable[..., Wire], outcome: Callable[..., Any], caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """It is this package's error, comes in time, and begins with the news."""
+    case = FAULTS[name]
+    server = wire(script=case.script)
+    began = time.monotonic()
+    answered = outcome(server)
+    assert time.monotonic() - began < TIMEOUT + 1
+    if case.error is None:
+        assert answered == "run_1"
+    else:
+        assert type(answered) is case.error
+        assert str(answered)[:100].startswith(case.told)
+    assert len(server.heads) == 1
+    assert "no header" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["hang before the headers", "headers byte by byte", "100 Continue for ever", "trailers for ever"]
+)
+def test_a_post_ends_in_time_too(wire: Callable[..., Wire], outcome: Callable[..., Any], name: str) -> None:
+    """What it was to do may have been done, so it is not to be repeated."""
+    began = time.monotonic()
+    error = outcome(wire(script=FAULTS[name].script), method="POST")
+    assert time.monotonic() - began < TIMEOUT + 1
+    assert (type(error), error.repeatable) == (ExaTransientError, False)
+
+
+@pytest.mark.parametrize("host", ["http://exa.invalid", "https://exa.invalid"])
+@pytest.mark.parametrize("name", ["headers byte by byte", "100 Continue for ever", "hang before the headers"])
+def test_a_proxy_has_no_more_time(
+    wire: Callable[..., Wire],
+    outcome: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    host: str,
+) -> None:
+    """Neither for the answer that it forwards, nor for the tunnel that it opens."""
+    proxy = wire(script=FAULTS[name].script)
+    server = wire()
+    server.url = host
+    began = time.monotonic()
+    error = outcome(server, proxy=proxy.url)
+    assert time.monotonic() - began < 2 * TIMEOUT + 1
+    assert type(error) is ExaTransientError
+    assert len(proxy.heads) == 1
+
+
+def test_a_server_that_does_not_accept_has_no_more_time(
+    outcome: Callable[..., Any], wire: Callable[..., Wire]
+) -> None:
+    """A full queue of connections is like a host that drops packets."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(listening.getsockname())
+        server = wire()
+        server.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        began = time.monotonic()
+        error = outcome(server)
+        assert time.monotonic() - began < TIMEOUT + 1
+        assert str(error).startswith("Exa gave no answer (ConnectTimeout: ")
+        for filler in fillers:
+            filler.close()
+
+
+def test_a_tls_handshake_has_no_more_time(outcome: Callable[..., Any], wire: Callable[..., Wire]) -> None:
+    """A server that takes the connection and says nothing is not waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = wire()
+        server.url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        began = time.monotonic()
+        assert type(outcome(server)) is ExaTransientError
+        assert time.monotonic() - began < TIMEOUT + 1
+
+
+def test_a_refused_connection_is_told(outcome: Callable[..., Any], wire: Callable[..., Wire]) -> None:
+    """The error says whom to check."""
+    server = wire()
+    server.url = "http://127.0.0.1:9"
+    told = str(outcome(server))
+    assert told.startswith("Exa gave no answer (ConnectionRefusedError: ")
+    assert told.endswith("Check the host and the proxy of connection 'exa_default'.")
+
+
+def test_a_host_that_does_not_speak_tls_is_told_at_once(
+    outcome: Callable[..., Any], wire: Callable[..., Wire], no_pauses: list[float]
+) -> None:
+    """A host without a scheme is taken for https, which no retry mends."""
+    server = wire(script=say(answer(FINE)))
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        threading.Thread(target=_answer_anything, args=(plain,), daemon=True).start()
+        server.url = f"https://127.0.0.1:{plain.getsockname()[1]}"
+        error = outcome(server, retries=4, timeout=5)
+    assert isinstance(error, ExaInputError)
+    assert str(error).startswith("The host of connection 'exa_default' does not speak TLS (GET https://127.")
+    assert no_pauses == []
+
+
+def _answer_anything(listening: socket.socket) -> None:
+    connection, _ = listening.accept()
+    with connection, suppress(OSError):
+        connection.recv(4096)
+        connection.sendall(answer(b"{}", status="400 Bad Request"))
+        connection.recv(4096)
+
+
+@pytest.mark.parametrize("name", ["bomb", "a redirect that is a bomb"])
+def test_a_bomb_is_not_unpacked(wire: Callable[..., Wire], outcome: Callable[..., Any], name: str) -> None:
+    """No more is held than may arrive."""
+    server = wire(script=FAULTS[name].script)
+    outcome(server)  # what is imported does not count
+    tracemalloc.start()
+    try:
+        outcome(server)
+        assert tracemalloc.get_traced_memory()[1] < 2 * MAX_BODY + 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_answer_is_decoded_where_it_is_sent(
+    wire: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop goes on meanwhile."""
+    page = json.dumps({"id": "mon_a", "data": [{"text": "x" * 50} for _ in range(200_000)]}).encode()
+    threads: list[str] = []
+
+    def decode_here(text: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return decode(text, **options)
+
+    def parse_here(body: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return body["id"]
+
+    connection = {"conn_type": "exa", "host": wire(answer(page)).url, "password": KEY}
+    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", json.dumps(connection))
+    monkeypatch.setattr("json.loads", decode_here)
+    assert asyncio.run(in_triggerer(ask(MONITOR, parse_here))) == "mon_a"
+    assert [name for name in threads[-2:] if not name.startswith("exa")] == []
