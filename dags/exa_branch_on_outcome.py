@@ -1,8 +1,9 @@
 """
 ### Take one way when an Exa monitor run completed, another when it did not
 
-Each day this DAG waits for the first monitor run created after the DAG run was due. `fail_on=()` lets the
-sensor succeed however the run ended, so that a branch can look at it:
+This DAG waits for the first run of a monitor that is created after the DAG run was due. Trigger it with the
+monitor's id, or schedule it: give `monitor_id` a default, and `schedule` a time such as `"@daily"`.
+`fail_on=()` lets the sensor succeed however the run ended, so that a branch can look at it:
 
 `wait_for_run` → `choose_path` → `load` (completed) or `alert` (failed, canceled) → `join`
 
@@ -23,12 +24,12 @@ API = os.environ.get("EXA_API", "websets")
 
 
 @dag(
-    schedule="@daily",
+    schedule=None,  # a scheduled run needs a default for monitor_id
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     doc_md=__doc__,
     params={
-        "monitor_id": Param("monitor_id_from_exa", type="string", description="The monitor to wait for."),
+        "monitor_id": Param(type="string", minLength=1, description="The monitor to wait for."),
         "created_after": Param(
             None,
             type=["null", "string"],

@@ -8,7 +8,12 @@ the database behind the connection that `EXA_RESULTS_DB` names: without it `sqli
 `airflow connections create-default-connections` makes it (with `apache-airflow-providers-sqlite`), or one to
 PostgreSQL or whatever else Airflow has a provider for.
 
-Rows are replaced by run, so a run that is reported twice, or a task that is retried, changes nothing.
+The rows of a run are replaced in one transaction, and the table takes none of them twice. So a run that is
+reported twice, two DAG runs that load it at once (one of them may have to try again), or a task that is
+retried, changes nothing.
+
+Airflow maps a task 1,024 times at most: if more runs may end while this DAG is paused, raise
+`[core] max_map_length`.
 """
 
 from __future__ import annotations
@@ -16,7 +21,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pendulum
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
@@ -42,7 +49,10 @@ def exa_load_results() -> None:
     create_table = SQLExecuteQueryOperator(
         task_id="create_table",
         conn_id=DATABASE,
-        sql="CREATE TABLE IF NOT EXISTS exa_results (run_id VARCHAR(100), url VARCHAR(2000), result TEXT)",
+        sql=(
+            "CREATE TABLE IF NOT EXISTS exa_results (run_id VARCHAR(100), number INTEGER, url VARCHAR(2000), "
+            "result TEXT, PRIMARY KEY (run_id, number))"
+        ),
     )
 
     @task
@@ -51,28 +61,39 @@ def exa_load_results() -> None:
             {
                 "monitor_id": run["monitor_id"],
                 "run_id": run["run_id"],
-                "path": f"{FOLDER}/{run['run_id']}.jsonl",
+                # An id of Exa's may hold anything, such as a slash.
+                "path": f"{FOLDER}/{quote(run['run_id'], safe='')}.jsonl",
             }
             for run in finished_runs(triggering_asset_events)
         ]
 
     results = ExaListMonitorRunResultsOperator.partial(task_id="results", api=API).expand_kwargs(runs())
 
-    @task
+    @task(retries=3, retry_delay=10)
     def load(written: Mapping[str, Any]) -> int:
         path = ObjectStoragePath(written["path"])
+        run_id = unquote(path.name.removesuffix(".jsonl"))
         hook = BaseHook.get_connection(DATABASE).get_hook()
-        hook.run(f"DELETE FROM exa_results WHERE run_id = {hook.placeholder}", parameters=(path.stem,))  # noqa: S608
         with path.open() as lines:
-            # A search monitor's result has its address, that of Websets has it among the item's properties.
-            rows = (
-                (path.stem, it.get("url") or it.get("properties", {}).get("url"), json.dumps(it))
-                for it in map(json.loads, lines)
-            )
-            hook.insert_rows("exa_results", rows, target_fields=("run_id", "url", "result"))
+            results = [json.loads(line) for line in lines]
+        values = ", ".join([hook.placeholder] * 4)
+        with closing(hook.get_conn()) as connection, closing(connection.cursor()) as cursor:
+            cursor.execute(f"DELETE FROM exa_results WHERE run_id = {hook.placeholder}", (run_id,))  # noqa: S608
+            if results:
+                cursor.executemany(
+                    f"INSERT INTO exa_results (run_id, number, url, result) VALUES ({values})",  # noqa: S608
+                    [(run_id, number, url_of(it), json.dumps(it)) for number, it in enumerate(results)],
+                )
+            connection.commit()
         return int(written["count"])
 
     create_table >> load.expand(written=results.output)
+
+
+def url_of(result: Mapping[str, Any]) -> str | None:
+    """A search monitor's result has its address, that of Websets has it among the item's properties."""
+    url: str | None = result.get("url") or (result.get("properties") or {}).get("url")
+    return url
 
 
 exa_load_results()

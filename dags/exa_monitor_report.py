@@ -20,12 +20,12 @@ API = os.environ.get("EXA_API", "websets")
 
 
 @dag(
-    schedule="@weekly",
+    schedule=None,  # such as "@weekly", with the monitors as a default
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     doc_md=__doc__,
     params={
-        "monitor_ids": Param(["monitor_id_from_exa"], type="array", items={"type": "string"}, minItems=1),
+        "monitor_ids": Param(type="array", items={"type": "string"}, minItems=1),
     },
     tags=["exa"],
 )

@@ -19,7 +19,7 @@ from airflow_provider_exa.operators import ExaListMonitorRunResultsOperator, Exa
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     doc_md=__doc__,
-    params={"monitor_id": Param("monitor_id_from_exa", type="string", description="A search monitor.")},
+    params={"monitor_id": Param(type="string", minLength=1, description="A search monitor.")},
     tags=["exa"],
 )
 def exa_search_now() -> None:
