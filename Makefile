@@ -3,13 +3,15 @@
 PYTHON ?= python3
 # Which of Exa's APIs demo and chaos ask: websets or search.
 API ?= $(or $(EXA_API),websets)
+MINUTES ?= 10
+MODULE ?= airflow_provider_exa/waiting/progress.py
 BIN := .venv/bin
 
 PYTEST := $(BIN)/python -m pytest
 # Tests that wait for sockets more than they compute; those that start Airflow or pip run one after another.
 PARALLEL := -n 2
 
-.PHONY: help lint quick unit test demo e2e-many e2e-trigger chaos bench bench-quick
+.PHONY: help lint quick unit test demo e2e-many e2e-trigger chaos soak mutants bench bench-quick
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -45,6 +47,12 @@ e2e-trigger: .venv/.done ## 20 rounds of tasks whose workers are killed between 
 
 chaos: .venv/.done ## a real Airflow, disturbed 45 times, 30 of them by a kill of its triggerer (half an hour)
 	$(BIN)/python -m tests.e2e.chaos --api '$(API)'
+
+soak: .venv/.done ## 1,000 waits and 20 assets in one event loop under random faults (MINUTES=10)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+
+mutants: .venv/.done ## which changes of a module no test notices (MODULE=airflow_provider_exa/waiting/progress.py)
+	$(BIN)/python -m tests.mutants $(MODULE)
 
 # Its peers are installed for the benchmarks alone.
 .venv-bench/.done: constraints.txt pyproject.toml setup.cfg
