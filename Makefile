@@ -27,7 +27,7 @@ lint: .venv/.done ## lint, format and types
 	$(BIN)/mypy
 
 quick: lint ## lint, format, types and the tests without sockets or processes (half a minute)
-	$(PYTEST) -q -m pure
+	$(PYTEST) -q $(PARALLEL) -m pure
 
 unit: .venv/.done ## all tests without a real Airflow (about two minutes)
 	$(PYTEST) $(PARALLEL) -m 'pure or http'
