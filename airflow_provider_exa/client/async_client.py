@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying
 
@@ -17,23 +17,35 @@ from airflow_provider_exa.client.retries import retry_policy
 from airflow_provider_exa.client.settings import ConnectionSettings, aread_settings
 from airflow_provider_exa.client.transport import POOL_SIZE, Transport
 from airflow_provider_exa.protocol.errors import ExaError, ExaInputError, ExaTransientError
-from airflow_provider_exa.protocol.messages import Call, Request, Response
+from airflow_provider_exa.protocol.messages import Call, Request, Response, or_error
 from airflow_provider_exa.timing import timing
 
 T = TypeVar("T")
 
 
-async def adrive(call: Call[T], send: Callable[[Request], Awaitable[Response]]) -> T:
-    """Do as :func:`~airflow_provider_exa.client.client.drive`, with sending that is awaited."""
+Send = Callable[[Request], Awaitable[Response]]
+
+
+async def adrive(call: Call[T], send: Send, send_beside: Send) -> T:
+    """
+    Do as :func:`~airflow_provider_exa.client.client.drive`, with sending that is awaited.
+
+    :param send_beside: sends the requests of calls that are made beside each other
+    """
+    answer: Response | list[Any]
     try:
-        request = next(call)
+        step = next(call)
         while True:
             try:
-                response = await send(request)
+                if isinstance(step, Request):
+                    answer = await send(step)
+                else:
+                    calls = (adrive(or_error(each), send_beside, send_beside) for each in step)
+                    answer = await asyncio.gather(*calls)
             except ExaError as error:
-                request = call.throw(error)
+                step = call.throw(error)
             else:
-                request = call.send(response)
+                step = call.send(answer)
     except StopIteration as done:
         result: T = done.value
         return result
@@ -59,20 +71,11 @@ class AsyncClient:
         """
         Run a call to its result, each request repeated as the retry policy says.
 
+        Those of calls that are made beside each other are not repeated: they are for the next poll.
+
         :raises ExaTransientError: also where Airflow cannot look up the connection
         """
-        return await adrive(call, self._send)
-
-    async def gather(self, calls: Iterable[Call[T]]) -> list[T | ExaError]:
-        """Run calls beside each other, without retries; each gives its result or its error."""
-
-        async def or_error(call: Call[T]) -> T | ExaError:
-            try:
-                return await adrive(call, self._exchange)
-            except ExaError as error:
-                return error
-
-        return await asyncio.gather(*map(or_error, calls))
+        return await adrive(call, self._send, self._exchange)
 
     def close(self) -> None:
         """Let the threads end, without waiting for them, and close the connections to Exa."""

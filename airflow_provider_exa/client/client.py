@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tenacity import Retrying
 
@@ -14,7 +14,7 @@ from airflow_provider_exa.client.retries import retry_policy
 from airflow_provider_exa.client.settings import ConnectionSettings, read_settings
 from airflow_provider_exa.client.transport import Transport
 from airflow_provider_exa.protocol.errors import ExaError
-from airflow_provider_exa.protocol.messages import Call, Request, Response
+from airflow_provider_exa.protocol.messages import Call, Request, Response, or_error
 
 T = TypeVar("T")
 
@@ -24,15 +24,19 @@ MIN_TIMEOUT = 1.0
 
 def drive(call: Call[T], send: Callable[[Request], Response]) -> T:
     """Run a call to its result, sending each request that it yields; it may catch what sending raises."""
+    answer: Response | list[Any]
     try:
-        request = next(call)
+        step = next(call)
         while True:
             try:
-                response = send(request)
+                if isinstance(step, Request):
+                    answer = send(step)
+                else:
+                    answer = [drive(or_error(each), send) for each in step]
             except ExaError as error:
-                request = call.throw(error)
+                step = call.throw(error)
             else:
-                request = call.send(response)
+                step = call.send(answer)
     except StopIteration as done:
         result: T = done.value
         return result
@@ -63,16 +67,6 @@ class Client:
         :param retries: how often a request is sent again; None: as the connection says
         """
         return drive(call, partial(self._send, deadline=deadline, retries=retries))
-
-    def gather(self, calls: Iterable[Call[T]], *, deadline: float | None = None) -> list[T | ExaError]:
-        """Run calls one after the other; each gives its result or its error."""
-        results: list[T | ExaError] = []
-        for call in calls:
-            try:
-                results.append(self.call(call, deadline=deadline))
-            except ExaError as error:
-                results.append(error)
-        return results
 
     def close(self) -> None:
         """Close the connections to Exa."""

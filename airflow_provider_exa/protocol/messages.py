@@ -100,7 +100,9 @@ def _finite(digits: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-Call = Generator[Request, Response, T]
+#: A call yields a request and is sent its response; or it yields calls to be made beside each other, and is
+#: sent a list of their results and errors.
+Call = Generator["Request | list[Call[Any]]", Any, T]
 
 
 ADVICE = {

@@ -26,7 +26,7 @@ from airflow_provider_exa.protocol.paging import ListedRuns
 from airflow_provider_exa.timing import timing
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import RunsSince, Selector
-from airflow_provider_exa.waiting.snapshot import Observation, Poll, Snapshot, in_sequence, take_snapshot
+from airflow_provider_exa.waiting.snapshot import Observation, Snapshot, take_snapshot
 
 #: The longest interval, in seconds, that exponential backoff comes to by itself.
 MAX_BACKOFF_INTERVAL = 3600.0
@@ -47,7 +47,7 @@ def poll_once(
     webset_id = progress.webset_id
     poll = take_snapshot(dialect, progress.monitor_id, selectors, webset_id=webset_id, confirm=confirm)
     try:
-        snapshot = client.call(in_sequence(poll), deadline=deadline)
+        snapshot = client.call(poll, deadline=deadline)
     except ExaError as error:
         return Observation(error=error), None
     progress.webset_id = snapshot.webset_id or progress.webset_id
@@ -124,7 +124,7 @@ class MonitorPoller:
         )
         self._polls += 1
         try:
-            snapshot = await self._drive(poll)
+            snapshot = await self.client.call(poll)
         except ExaError as error:
             for subscriber in subscribers:
                 subscriber.on_error(error)
@@ -135,23 +135,6 @@ class MonitorPoller:
             self._webset_id = snapshot.webset_id or self._webset_id
             self._listed = snapshot.resume
             self._is_confirmed = bool(self._is_confirmed or snapshot.runs or snapshot.monitor)
-
-    async def _drive(self, poll: Poll) -> Snapshot:
-        try:
-            step = next(poll)
-            while True:
-                try:
-                    if isinstance(step, list):
-                        result = await self.client.gather(step)
-                    else:
-                        result = await self.client.call(step)
-                except ExaError as error:
-                    step = poll.throw(error)
-                else:
-                    step = poll.send(result)
-        except StopIteration as done:
-            snapshot: Snapshot = done.value
-            return snapshot
 
     async def _rest(self, began: float) -> None:
         """Sleep until the next poll is due, for whoever has subscribed by then."""

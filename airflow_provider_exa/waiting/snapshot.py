@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from pendulum import DateTime
 
 from airflow_provider_exa.protocol.endpoints import get_monitor, get_run, get_webset_status, list_runs
 from airflow_provider_exa.protocol.errors import ExaError
-from airflow_provider_exa.protocol.messages import Call, or_error
+from airflow_provider_exa.protocol.messages import Call
 from airflow_provider_exa.protocol.models import Dialect, Monitor, MonitorRun
 from airflow_provider_exa.protocol.paging import (
     END_OF_TIME,
@@ -21,9 +20,6 @@ from airflow_provider_exa.protocol.paging import (
     sort_key,
 )
 from airflow_provider_exa.waiting.selection import RunSelector, RunsSince, Selector, StartedRun
-
-#: A poll yields a call and is sent its result, or several calls and is sent their results or errors.
-Poll = Generator["Call[Any] | list[Call[Any]]", Any, "Snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +150,7 @@ def take_snapshot(
     confirm: bool = False,
     earlier: ListedRuns | None = None,
     publish: Callable[[Snapshot], object] = lambda snapshot: None,
-) -> Poll:
+) -> Call[Snapshot]:
     """
     Poll a monitor for several selectors, with as few requests as it takes.
 
@@ -188,10 +184,10 @@ def take_snapshot(
 
 def _with_listing(
     snapshot: Snapshot, dialect: Dialect, monitor_id: str, since: DateTime, earlier: ListedRuns | None
-) -> Poll:
+) -> Call[Snapshot]:
     listing = list_runs(dialect, monitor_id, since=since, keep_raw=False)
     try:
-        listed = yield list_back_to(listing, earlier)
+        listed = yield from list_back_to(listing, earlier)
     except ExaError as error:
         return replace(snapshot, listing_error=error)
     return replace(
@@ -205,9 +201,9 @@ def _with_listing(
     )
 
 
-def _with_monitor(snapshot: Snapshot, dialect: Dialect, monitor_id: str) -> Poll:
+def _with_monitor(snapshot: Snapshot, dialect: Dialect, monitor_id: str) -> Call[Snapshot]:
     try:
-        monitor = yield get_monitor(dialect, monitor_id)
+        monitor = yield from get_monitor(dialect, monitor_id)
     except ExaError as error:
         return replace(snapshot, monitor_error=error)
     return replace(snapshot, monitor=monitor, webset_id=monitor.webset_id)
@@ -218,29 +214,6 @@ def _with_runs(snapshot: Snapshot, found: Mapping[str, MonitorRun | ExaError]) -
     errors = {run_id: error for run_id, error in found.items() if isinstance(error, ExaError)}
     stale = snapshot.stale - runs.keys()
     return replace(snapshot, runs={**snapshot.runs, **runs}, errors=errors, stale=stale)
-
-
-def in_sequence(poll: Poll) -> Call[Snapshot]:
-    """Make one call of a poll, which asks one thing after the other."""
-    try:
-        step = next(poll)
-        while True:
-            try:
-                result = yield from (_all_in_sequence(step) if isinstance(step, list) else step)
-            except ExaError as error:
-                step = poll.throw(error)
-            else:
-                step = poll.send(result)
-    except StopIteration as done:
-        snapshot: Snapshot = done.value
-        return snapshot
-
-
-def _all_in_sequence(calls: list[Call[Any]]) -> Call[list[Any]]:
-    results = []
-    for call in calls:
-        results.append((yield from or_error(call)))
-    return results
 
 
 def _finds_nothing(snapshot: Snapshot, selectors: Collection[Selector]) -> bool:

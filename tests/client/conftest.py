@@ -6,11 +6,24 @@ import socketserver
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
+
+from airflow_provider_exa.protocol.messages import Call, Request, ask
+
+
+def monitor(monitor_id: str = "mon_a") -> Call[str]:
+    """Ask for a monitor; the result is its id."""
+    return ask(Request(f"/websets/v0/monitors/{monitor_id}"), lambda body: body["id"])
+
+
+def beside(calls: Iterable[Call[Any]]) -> Call[list[Any]]:
+    """Make calls beside each other; the result is a list of their results and errors."""
+    return (yield list(calls))
+
 
 #: What a server does with a connection once it has read the head of a request.
 Script = Callable[["Speaker"], None]

@@ -25,20 +25,15 @@ from airflow_provider_exa.protocol.errors import (
     ExaPermanentError,
     ExaTransientError,
 )
-from airflow_provider_exa.protocol.messages import Call, Request, ask
+from airflow_provider_exa.protocol.messages import Request, ask
 from airflow_provider_exa.standin import Fault, StandIn
 from airflow_provider_exa.timing import Timing, use_timing
-from tests.client.conftest import Speaker, Wire
+from tests.client.conftest import Speaker, Wire, beside, monitor
 from tests.client.test_faults import answer
 
 KEY = "standin-key-1234"
 
 Connect = Callable[..., str]
-
-
-def monitor(monitor_id: str = "mon_a") -> Call[str]:
-    """Ask for a monitor; the result is its id."""
-    return ask(Request(f"/websets/v0/monitors/{monitor_id}"), lambda body: body["id"])
 
 
 @pytest.fixture
@@ -157,7 +152,7 @@ def test_no_window_carries_more_than_allowed(stalling: Stalling, connect: Connec
     connect("exa_stalls", stalling.server.url)
 
     async def scenario(client: AsyncClient) -> None:
-        await client.gather(monitor() for _ in range(90))
+        await client.call(beside(monitor() for _ in range(90)))
 
     run(scenario, "exa_stalls", rate_limit_window=0.21)
     assert len(stalling.times) == 90
@@ -213,7 +208,7 @@ def test_a_429_closes_the_connection_for_as_long_as_any_asked(exa: StandIn) -> N
 
     async def scenario(client: AsyncClient) -> None:
         await client.call(monitor())  # reads the connection
-        await client.gather([monitor("mon_1"), monitor("mon_2")])
+        await client.call(beside([monitor("mon_1"), monitor("mon_2")]))
         assert await client.call(monitor()) == "mon_a"
 
     run(scenario, default_pause=0.1)
@@ -246,7 +241,7 @@ def test_an_announced_retry_comes_no_sooner(
     async def scenario(client: AsyncClient) -> None:
         waiting = asyncio.ensure_future(client.call(monitor()))
         await until(lambda: times)
-        await client.gather([monitor("mon_1")])
+        await client.call(beside([monitor("mon_1")]))
         assert await waiting == "mon_a"
 
     run(scenario, "exa_a")
@@ -256,13 +251,13 @@ def test_an_announced_retry_comes_no_sooner(
     assert -0.1 < times[1] - times[0] - announced < 0.5
 
 
-def test_gathered_calls_are_sent_once_and_beside_each_other(exa: StandIn) -> None:
+def test_calls_beside_each_other_are_sent_once_and_at_once(exa: StandIn) -> None:
     """An error is a value there, so that what one asks for does not fail another."""
     exa.add_monitor("mon_b")
     exa.fail(Fault(status=503, path="mon_b", times=None))
 
-    async def scenario(client: AsyncClient) -> list[Any]:
-        return await client.gather([monitor("mon_b"), monitor("mon_none"), monitor("mon_b")])
+    async def scenario(client: AsyncClient) -> Any:
+        return await client.call(beside([monitor("mon_b"), monitor("mon_none"), monitor("mon_b")]))
 
     results = run(scenario)
     assert [type(each) for each in results] == [ExaTransientError, ExaPermanentError, ExaTransientError]
@@ -381,7 +376,7 @@ def test_a_connection_that_is_unchanged_is_read_seldom(exa: StandIn, lookups: li
 
     async def down(client: AsyncClient) -> None:
         for _ in range(3):
-            await client.gather(monitor() for _ in range(10))
+            await client.call(beside(monitor() for _ in range(10)))
 
     run(down)
     assert len(lookups) == 2  # the first, and one on account of the failures
@@ -390,7 +385,7 @@ def test_a_connection_that_is_unchanged_is_read_seldom(exa: StandIn, lookups: li
     exa.api_key = "another-key-5678"
 
     async def refused(client: AsyncClient) -> None:
-        assert {type(each) for each in await client.gather(monitor() for _ in range(60))} == {
+        assert {type(each) for each in await client.call(beside(monitor() for _ in range(60)))} == {
             ExaPermanentError
         }
 

@@ -18,17 +18,12 @@ from airflow_provider_exa.protocol.errors import (
     ExaPermanentError,
     ExaTransientError,
 )
-from airflow_provider_exa.protocol.messages import Call, Request, ask
+from airflow_provider_exa.protocol.messages import Request, ask
 from airflow_provider_exa.standin import Fault, StandIn
 from airflow_provider_exa.timing import Timing, use_timing
-from tests.client.conftest import Speaker, Wire
+from tests.client.conftest import Speaker, Wire, beside, monitor
 
 KEY = "standin-key-1234"
-
-
-def monitor(monitor_id: str = "mon_a") -> Call[str]:
-    """Ask for a monitor; the result is its id."""
-    return ask(Request(f"/websets/v0/monitors/{monitor_id}"), lambda body: body["id"])
 
 
 @pytest.fixture
@@ -100,10 +95,10 @@ def test_retries_may_be_given(exa: StandIn, no_pauses: list[float]) -> None:
     assert len(exa.requests) == 2
 
 
-def test_gathered_calls_follow_each_other(exa: StandIn) -> None:
+def test_calls_beside_each_other_follow_each_other(exa: StandIn) -> None:
     """Each gives its result or its error."""
     with closing(Client("exa_default")) as client:
-        found, missing = client.gather([monitor(), monitor("mon_none")])
+        found, missing = client.call(beside([monitor(), monitor("mon_none")]))
     assert found == "mon_a"
     assert isinstance(missing, ExaPermanentError)
     assert missing.status == 404

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pendulum
 
-from airflow_provider_exa.protocol.errors import ExaError
+from airflow_provider_exa.client.client import drive
 from airflow_provider_exa.protocol.messages import Request, Response
 from airflow_provider_exa.protocol.models import DIALECTS, MonitorRun, parse_run
 from airflow_provider_exa.waiting.selection import Selector
-from airflow_provider_exa.waiting.snapshot import Snapshot, in_sequence, take_snapshot
+from airflow_provider_exa.waiting.snapshot import Snapshot, take_snapshot
 
 T = TypeVar("T")
 
@@ -109,20 +109,4 @@ class Exa:
 
     def poll(self, *selectors: Selector, **options: Any) -> Snapshot:
         """Poll for these selectors."""
-        return drive(in_sequence(take_snapshot(WEBSETS, "mon_a", selectors, **options)), self)
-
-
-def drive(call: Generator[Request, Response, T], exa: Exa) -> T:
-    """Run a call to its result."""
-    try:
-        request = next(call)
-        while True:
-            try:
-                response = exa.answer(request)
-            except ExaError as error:
-                request = call.throw(error)
-            else:
-                request = call.send(response)
-    except StopIteration as done:
-        result: T = done.value
-        return result
+        return drive(take_snapshot(WEBSETS, "mon_a", selectors, **options), self.answer)

@@ -17,12 +17,11 @@ from airflow_provider_exa.protocol.errors import (
     ExaPermanentError,
     ExaTransientError,
 )
-from airflow_provider_exa.protocol.paging import BEGINNING_OF_TIME, ListedRuns
 from airflow_provider_exa.standin import Fault, StandIn
 from airflow_provider_exa.waiting.poller import poll_once
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import RunSelector, RunsSince, Selector
-from airflow_provider_exa.waiting.snapshot import Observation, Snapshot, in_sequence, take_snapshot
+from airflow_provider_exa.waiting.snapshot import Observation, Snapshot, take_snapshot
 from tests.waiting.memory import START, WEBSETS, Exa, make_run
 
 LATEST = RunSelector(pick="latest")
@@ -104,7 +103,7 @@ def test_an_id_of_exas_is_followed_whatever_it_is_made_of(exa: StandIn) -> None:
     odd = exa.add_run("mon_a", run_id="run/odd")
 
     def poll(selector: RunSelector) -> list[str | None]:
-        return seen(ExaHook().call(in_sequence(take_snapshot(WEBSETS, "mon_a", [selector]))), selector)
+        return seen(ExaHook().call(take_snapshot(WEBSETS, "mon_a", [selector])), selector)
 
     assert poll(LATEST) == poll(RunSelector(run_id=odd)) == [odd]
 
@@ -282,9 +281,8 @@ def gist(observation: Observation | None) -> Any:
 
 def test_single_runs_are_asked_for_beside_each_other() -> None:
     """The driver gets all of them at once, and an error for one is no error for all."""
-    poll = take_snapshot(WEBSETS, "mon_a", [by_id(1), by_id(2), since(24)])
-    next(poll)
-    calls = poll.send(ListedRuns({}, BEGINNING_OF_TIME))
+    poll, exa = take_snapshot(WEBSETS, "mon_a", [by_id(1), by_id(2), since(24)]), Exa()
+    calls = poll.send(exa.answer(next(poll)))
     assert isinstance(calls, list)
     assert len(calls) == 2
     with pytest.raises(StopIteration) as done:
@@ -423,5 +421,5 @@ def test_a_poll_in_a_worker_remembers_the_webset(exa: StandIn) -> None:
 def test_a_poll_keeps_no_more_of_a_run_than_it_needs(exa: StandIn) -> None:
     """A search monitor's run may hold all that it found."""
     exa.add_run("mon_a", results=[{"url": "https://example.com"}])
-    snapshot = ExaHook().call(in_sequence(take_snapshot(WEBSETS, "mon_a", [LATEST])))
+    snapshot = ExaHook().call(take_snapshot(WEBSETS, "mon_a", [LATEST]))
     assert [run.raw for run in snapshot.runs.values()] == [{}]
