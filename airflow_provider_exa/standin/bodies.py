@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from airflow_provider_exa.standin.objects import Monitor, Run
+from airflow_provider_exa.standin.objects import FINISHED, Monitor, Run
 
 Body = dict[str, Any]
 Past = list[tuple[datetime, str]]
@@ -29,7 +28,7 @@ def _search_run(run: Run, past: Past) -> Body:
     since, status = past[-1]
     at_once = run.created_at if status in ("completed", "failed") else None
     started_at = next((at for at, state in past if state == "running"), at_once)
-    ended = SEARCH.run_status(status) in SEARCH.ended_at
+    ended = status in FINISHED
     titles = [str(result.get("title")) for result in run.results or ()]
     output = {"results": run.results or [], "content": "; ".join(titles) or "Nothing new.", "grounding": []}
     return {

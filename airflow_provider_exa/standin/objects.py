@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from airflow_provider_exa.standin.bodies import SEARCH
 from airflow_provider_exa.standin.choices import ApiName
+
+#: Last statuses of a run, in either API's words.
+FINISHED = ("completed", "failed", "canceled", "cancelled")
 
 
 def new_id(prefix: str) -> str:
@@ -73,7 +75,7 @@ class Monitor:
     def unfinished(self, at: datetime) -> list[Run]:
         """Return the runs that were created, but not finished, at a moment."""
         created = (run for run in self.runs if run.created_at <= at)
-        return [run for run in created if SEARCH.run_status(run.past(at)[-1][1]) not in SEARCH.ended_at]
+        return [run for run in created if run.past(at)[-1][1] not in FINISHED]
 
     def cancel_unfinished(self, at: datetime) -> None:
         for run in self.unfinished(at):
