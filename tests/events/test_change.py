@@ -15,7 +15,6 @@ from airflow.sdk._shared.secrets_masker import DEFAULT_SENSITIVE_FIELDS
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from pendulum import DateTime
 
 from airflow_provider_exa.events import store
 from airflow_provider_exa.events.store import CursorStore, variable_of
@@ -23,22 +22,8 @@ from airflow_provider_exa.protocol.models import FINISHED, MonitorRun
 from airflow_provider_exa.protocol.paging import BEGINNING_OF_TIME
 from airflow_provider_exa.standin import StandIn
 from airflow_provider_exa.timing import Timing, use_timing
+from tests.events.runs import make_run
 from tests.events.triggerer import START, Triggerer, Variables, more_polls, until
-
-
-def make_run(run_id: str, status: str, created_at: DateTime, ended_at: DateTime | None) -> MonitorRun:
-    ends = {f"{end}_at": ended_at if status == end else None for end in FINISHED}
-    return MonitorRun(
-        id=run_id,
-        monitor_id="mon_a",
-        status=status,
-        type="search",
-        created_at=created_at,
-        updated_at=ended_at,
-        failed_reason=None,
-        raw={},
-        **ends,
-    )
 
 
 class Memory:

@@ -36,31 +36,16 @@ from airflow_provider_exa.events.cursor import (
 from airflow_provider_exa.protocol.errors import ExaInputError
 from airflow_provider_exa.protocol.models import FINISHED, MonitorRun
 from airflow_provider_exa.protocol.paging import BEGINNING_OF_TIME, END_OF_TIME
+from tests.events.runs import make_run
 
 WANTED = ("completed", "failed")
 START = pendulum.datetime(2026, 1, 1)
 RUNS_BY_ID = 5
 
 
-def run(run_id: str, status: str, created_at: DateTime, ended_at: DateTime | None = None) -> MonitorRun:
-    """A run as Exa would show it."""
-    ends = {f"{end}_at": ended_at if status == end else None for end in FINISHED}
-    return MonitorRun(
-        id=run_id,
-        monitor_id="mon_a",
-        status=status,
-        type="search",
-        created_at=created_at,
-        updated_at=ended_at,
-        failed_reason=None,
-        raw={},
-        **ends,
-    )
-
-
 def done(number: int, created_at: DateTime) -> MonitorRun:
     """A run that was completed as soon as it was created."""
-    return run(f"run_{number:04}", "completed", created_at, created_at)
+    return make_run(f"run_{number:04}", "completed", created_at, created_at)
 
 
 def ids(runs: Iterable[MonitorRun]) -> list[str]:
@@ -98,7 +83,7 @@ class Entry:
     wanted: bool = True
 
     def shown(self) -> MonitorRun:
-        return run(self.id, self.status, self.created_at, self.ended_at)
+        return make_run(self.id, self.status, self.created_at, self.ended_at)
 
 
 class ExaAndAirflow(RuleBasedStateMachine):
@@ -355,10 +340,10 @@ def test_history_is_skipped_but_not_what_was_open_at_the_start() -> None:
     cursor = Cursor(START)
     before = START.subtract(days=1)
     runs = [
-        run("history", "completed", before, START.subtract(seconds=1)),
-        run("at_the_start", "completed", before, START),
-        run("still_open", "running", before),
-        run("after", "completed", before, START.add(seconds=1)),
+        make_run("history", "completed", before, START.subtract(seconds=1)),
+        make_run("at_the_start", "completed", before, START),
+        make_run("still_open", "running", before),
+        make_run("after", "completed", before, START.add(seconds=1)),
     ]
     observe(cursor, runs, START)
     assert ids(cursor.batch()) == ["after", "at_the_start"]
@@ -370,8 +355,8 @@ def test_what_was_seen_open_is_no_history_whatever_the_clocks_say() -> None:
     before, ended = START.subtract(days=1), START.subtract(seconds=30)
     for now, reported in ((START.add(seconds=5), ["run_1"]), (START.subtract(seconds=5), [])):
         cursor = Cursor(START)
-        observe(cursor, [run("run_1", "running", before)], now)
-        observe(cursor, [run("run_1", "completed", before, ended)], now)
+        observe(cursor, [make_run("run_1", "running", before)], now)
+        observe(cursor, [make_run("run_1", "completed", before, ended)], now)
         assert ids(cursor.batch()) == reported
 
 
@@ -379,7 +364,7 @@ def test_what_was_seen_open_is_no_history_whatever_the_clocks_say() -> None:
 def test_only_what_ended_as_wanted_is_reported(status: str) -> None:
     """Another end is not, and a word that Exa adds is no end."""
     cursor = Cursor(START)
-    observe(cursor, [run("run_1", status, START, START.add(seconds=1))], START.add(hours=1))
+    observe(cursor, [make_run("run_1", status, START, START.add(seconds=1))], START.add(hours=1))
     assert cursor.batch() == []
 
 
@@ -446,7 +431,7 @@ def test_what_is_stored_stays_known_while_an_older_run_is_due() -> None:
 def test_a_slow_run_is_reported_however_many_newer_ones_have_ended(status: str) -> None:
     """It stays open behind the frontier, through restarts, until the event with it is stored."""
     cursor = Cursor(START)
-    slow = run("slow", status, START)
+    slow = make_run("slow", status, START)
     newer = [done(number, START.add(hours=number)) for number in range(1, 60)]
     now = START.add(days=3)
     observe(cursor, [slow, *newer], now)
@@ -454,7 +439,7 @@ def test_a_slow_run_is_reported_however_many_newer_ones_have_ended(status: str) 
     assert cursor.frontier > slow.created_at
     cursor = restarted(cursor)
     assert cursor.open == {"slow"}
-    ended = run("slow", "failed", START, now)
+    ended = make_run("slow", "failed", START, now)
     observe(cursor, [*newer[-20:], ended], now)
     assert ids(cursor.batch()) == ["slow"]
     cursor = restarted(cursor)
@@ -539,7 +524,11 @@ def test_the_kept_text_can_be_read_by_a_person() -> None:
     """It is a JSON object with times in ISO 8601, and says whose it is."""
     cursor = Cursor(START)
     moment = START.add(seconds=1)
-    shown = [done(1, moment), run("run_2", "running", START), run("run_3", "canceled", moment, moment)]
+    shown = [
+        done(1, moment),
+        make_run("run_2", "running", START),
+        make_run("run_3", "canceled", moment, moment),
+    ]
     observe(cursor, shown, START.add(minutes=1))
     cursor.confirm(["run_0001"])
     assert json.loads(replace(PLACE, cursor=cursor, replaces={"exa_cursor/x": START}).as_json()) == {
@@ -651,7 +640,7 @@ def test_too_few_runs_move_no_frontier(shown: int) -> None:
 def test_a_run_with_a_new_status_is_let_go_after_a_week() -> None:
     """Its end would not be reported then; until then it stays open, however many newer ones there are."""
     cursor = Cursor(START)
-    stuck = run("stuck", "archived", START)
+    stuck = make_run("stuck", "archived", START)
     newer = many(60)
     observe(cursor, [stuck, *newer], START.add(days=6))
     cursor.confirm(ids(newer))
@@ -660,14 +649,14 @@ def test_a_run_with_a_new_status_is_let_go_after_a_week() -> None:
     assert cursor.open == {"stuck"}
     observe(cursor, [stuck], START + UNKNOWN_STATUS_KEPT_FOR + timedelta(seconds=1))
     assert cursor.open == set()
-    observe(cursor, [run("slow", "running", START.add(days=60))], START.add(days=99))
+    observe(cursor, [make_run("slow", "running", START.add(days=60))], START.add(days=99))
     assert cursor.open == {"slow"}
 
 
 def test_a_run_that_is_forgotten_is_not_asked_for() -> None:
     """Unless it has ended: then the event with it is still to come."""
     cursor = Cursor(START, open={"gone", "ended"}, frontier=START.add(days=1))
-    observe(cursor, [run("ended", "completed", START, START.add(hours=1))], START.add(days=2))
+    observe(cursor, [make_run("ended", "completed", START, START.add(hours=1))], START.add(days=2))
     cursor.forget("gone")
     cursor.forget("ended")
     assert cursor.open == {"ended"}
@@ -706,7 +695,7 @@ def test_a_place_is_taken_over_without_loss_or_replay(runs: list[tuple[str, int]
     """Whatever the assets had seen that it may come from: what all have settled does not come again."""
     now = START.add(days=30)
     shown = [
-        run(f"run_{number:03}", status, START.add(hours=hours), START.add(hours=hours + 1))
+        make_run(f"run_{number:03}", status, START.add(hours=hours), START.add(hours=hours + 1))
         for number, (status, hours) in enumerate(runs)
     ]
     cursors_before = []

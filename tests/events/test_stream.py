@@ -378,14 +378,19 @@ def test_a_cursor_that_cannot_be_read_is_not_taken_for_a_first_start(
         variables.broken = {"read"}
         async with Triggerer() as second:
             second.watch()
-            await until(lambda: len(complaints(caplog)) >= 3)
+            await not_watched(variables, caplog, "no database")
             assert variables.texts == before
-            assert not poller._pollers
-            assert all(variables.key in line and "no database" in line for line in complaints(caplog))
             variables.broken = set()
             await until(lambda: second.runs == ["run_1"])
 
     asyncio.run(scenario())
+
+
+async def not_watched(variables: Variables, caplog: pytest.LogCaptureFixture, why: str) -> None:
+    """Wait until an asset has said several times that its cursor cannot be read; nothing polls meanwhile."""
+    await until(lambda: len(complaints(caplog)) >= 3)
+    assert not poller._pollers
+    assert all(variables.key in line and why in line for line in complaints(caplog))
 
 
 def test_a_cursor_that_cannot_be_written_holds_up_no_event(
@@ -424,10 +429,9 @@ def test_a_cursor_that_was_edited_into_rubbish_is_left_for_a_person_to_mend(
         variables.texts[variables.key] = "rubbish"
         async with Triggerer() as second:
             second.watch()
-            await until(lambda: len(complaints(caplog)) >= 3)
+            await not_watched(variables, caplog, "it is no cursor")
+            assert all("rubbish" in line for line in complaints(caplog))
             assert variables.texts[variables.key] == "rubbish"
-            assert not poller._pollers
-            assert all("it is no cursor" in line and "rubbish" in line for line in complaints(caplog))
             variables.texts[variables.key] = good
             await until(lambda: second.runs == ["run_1"])
 
