@@ -126,7 +126,7 @@ class AsyncClient:
         try:
             return await asyncio.wrap_future(sending)
         except ExaError as error:
-            return error
+            return error.with_traceback(None)  # whose frames hold the whole answer
 
     def _from_thread(self, sent: Future[Response], sent_at: float) -> None:
         with suppress(RuntimeError):  # the loop has ended

@@ -117,4 +117,4 @@ def _send_once(transport: Transport, request: Request, deadline: float | None) -
     try:
         return transport.send(request, timeout)
     except ExaError as error:
-        return error
+        return error.with_traceback(None)  # whose frames hold the whole answer

@@ -137,20 +137,23 @@ class Transport:
             )
 
     def _read(self, answer: requests.Response, asked: str, seconds: float) -> bytes:
-        body = bytearray()
+        # In pieces: a thread that frees a large block keeps as much memory ever after (malloc's thresholds).
+        chunks: list[bytes] = []
+        size = 0
         try:
             # Not iter_content, which waits until a chunk is full: bytes may come one by one for ever.
             while chunk := answer.raw.read1(CHUNK, decode_content=True):
-                body += chunk
-                if len(body) > MAX_BODY:
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > MAX_BODY:
                     raise ExaHugeAnswerError(f"Exa's answer has more than {MAX_BODY >> 20} MiB ({asked}).")
         except self._failures as error:
-            if len(body) < LARGE_BODY or not _find(error, TimeoutError):
+            if size < LARGE_BODY or not _find(error, TimeoutError):
                 raise
         else:
-            return bytes(body)
+            return b"".join(chunks)
         raise ExaHugeAnswerError(
-            f"Exa's answer did not arrive within {seconds:g} s, only {len(body) >> 10} KiB of it ({asked}). "
+            f"Exa's answer did not arrive within {seconds:g} s, only {size >> 10} KiB of it ({asked}). "
             "Ask for less at once, or give the connection a longer timeout."
         )
 
