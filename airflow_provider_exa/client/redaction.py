@@ -111,7 +111,14 @@ def _any_way(char: str) -> str:
     """Make a pattern of a character and its escapes in JSON, Python, URLs and HTML."""
     code = ord(char)
     hex_ = "".join(f"[{digit}{digit.upper()}]" for digit in f"{code:02x}")
-    ways = [rf"\\*{re.escape(char)}", rf"\\+(?:u00|x){hex_}", f"%{hex_}", f"&#0*{code};", f"&#[xX]0*{hex_};"]
+    # JSON in JSON in JSON has seven backslashes; a run without limit would be read again from each of them.
+    ways = [
+        rf"\\{{0,7}}{re.escape(char)}",
+        rf"\\{{1,7}}(?:u00|x){hex_}",
+        f"%{hex_}",
+        f"&#0*{code};",
+        f"&#[xX]0*{hex_};",
+    ]
     if (named := html.escape(char)) != char:
         ways.append(re.escape(named))
     return f"(?:{'|'.join(ways)})"

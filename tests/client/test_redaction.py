@@ -105,3 +105,12 @@ def test_a_large_body_costs_little() -> None:
     began = time.process_time()
     assert Redactor(KEYS[0]).body(body) == body
     assert time.process_time() - began < 0.5
+
+
+def test_a_long_run_of_backslashes_costs_little() -> None:
+    """Even where a character of the key is escaped, and each of them might begin another escape."""
+    backslashes = "\\" * 100_000
+    began = time.process_time()
+    assert Redactor(KEYS[0]).body(rf"\u0030{backslashes}".encode()).count(b"\\") == 100_001
+    assert Redactor(KEYS[0]).text(backslashes[:4096]) == backslashes[:4096]
+    assert time.process_time() - began < 0.5
