@@ -5,17 +5,29 @@ from __future__ import annotations
 import base64
 import functools
 import html
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import AnyStr
 from urllib.parse import quote, quote_plus
 
-#: A part of a secret is taken out if it has at least so many characters.
+#: A part of a secret is taken out of a text if it has at least so many characters.
 MIN_PART = 8
+#: The same for an answer, where a shorter part may be one of a time.
+MIN_PART_OF_BODY = 16
+#: The same for the key in base64 in an answer: 18 of its own characters. Shorter ones take longer to find.
+MIN_BASE64_OF_BODY = 24
 #: A shorter password is left in, as it may be part of any word.
 MIN_SECRET = 4
 REDACTED = "***"
 
 _USER_INFO = re.compile(r"(?<=://)[^\s/?#]*@")
+#: A character by its code: in a URL, as JSON has it, and as Python has it, in JSON.
+_BY_CODE = ("%{:02x}", "%{:02X}", r"\u00{:02x}", r"\u00{:02X}", r"\\x{:02x}", r"\\x{:02X}")
+_HALF_AN_ESCAPE = re.compile(rb"\\u[0-9a-fA-F]{0,3}\Z")
+
+#: A text as a server writes each of its characters, and how many of them are a part to be taken out.
+Written = tuple[tuple[bytes, ...], int]
 
 
 class Redactor:
@@ -36,28 +48,23 @@ class Redactor:
             return _USER_INFO.sub(f"{REDACTED}@", text)
         # A match at each place, so that parts that overlap make one.
         spans = [match.span(1) for match in self._anywhere.finditer(text) if match.group(1)]
-        pieces: list[str] = []
-        end = 0
-        for start, stop in spans:
-            if start > end or not pieces:
-                pieces += [text[end:start], REDACTED]
-            end = max(end, stop)
-        return _USER_INFO.sub(f"{REDACTED}@", "".join(pieces) + text[end:])
+        return _USER_INFO.sub(f"{REDACTED}@", _replace(text, spans, REDACTED))
 
     def body(self, body: bytes) -> bytes:
         """
-        Take the whole API key out of an answer.
+        Take the API key out of an answer, which stays JSON if it is: the whole key, and long parts of it.
 
         A body may hold megabytes, so only the usual ways to write a key are looked for; a text that is made
-        of the body goes through :meth:`text` as well. Parts of the key are left in, as they may be Exa's own
-        data, and so is a short key: it is a stand-in's.
+        of the body goes through :meth:`text` as well. Short parts of the key are left in, as they may be
+        Exa's own data, and so is a short key: it is a stand-in's.
         """
         if len(self._key) < MIN_PART:
             return body
-        for written in self._written:
-            if written in body:
-                body = body.replace(written, REDACTED.encode())
-        return self._escaped.sub(REDACTED.encode(), body) if b"\\u00" in body else body
+        spans = list(_find_parts(body, self._written))
+        if any(code.search(body) for code in self._codes):
+            spans += _find_parts(body, self._by_code)
+            spans += [_whole(body, *match.span()) for match in self._mixed.finditer(body)]
+        return _replace(body, sorted(spans), REDACTED.encode())
 
     def _may_be_in(self, text: str) -> bool:
         """Return whether a text may hold a secret; tells most that do not in a tenth of the time."""
@@ -73,22 +80,35 @@ class Redactor:
         return frozenset(part for text in (self._key, *encoded) for part in _parts(text))
 
     @functools.cached_property
-    def _written(self) -> list[bytes]:
-        key = self._key
-        in_json = key.replace("\\", "\\\\").replace('"', '\\"')
-        written = {
-            key,
+    def _written(self) -> set[Written]:
+        """The key as it is usually written in JSON."""
+        in_json = [json.dumps(char)[1:-1] for char in self._key]
+        ways = [
             in_json,
-            in_json.replace("/", "\\/"),
-            quote(key, safe=""),
-            quote(key),
-            quote_plus(key),
-        }
-        in_base64 = base64.b64encode(key.encode()).decode()
-        return [each.encode() for each in sorted({*written, in_base64}, key=len, reverse=True)]
+            [char.replace("/", r"\/") for char in in_json],
+            [quote(char, safe="") for char in self._key],
+            [quote(char) for char in self._key],
+            [quote_plus(char) for char in self._key],
+            [html.escape(char) for char in self._key],
+        ]
+        in_base64 = {_as_written(each, MIN_BASE64_OF_BODY) for each in _in_base64(self._key)}
+        return in_base64 | {_as_written(each, MIN_PART_OF_BODY) for each in ways}
 
     @functools.cached_property
-    def _escaped(self) -> re.Pattern[bytes]:
+    def _by_code(self) -> set[Written]:
+        """The key with all of its characters by their codes."""
+        ways = ([way.format(ord(char)) for char in self._key] for way in _BY_CODE)
+        return {_as_written(each, MIN_PART_OF_BODY) for each in ways}
+
+    @functools.cached_property
+    def _codes(self) -> list[re.Pattern[bytes]]:
+        """Escapes of the key's characters; other answers hardly escape a letter or a digit."""
+        codes = "|".join(sorted(map(_hex, set(self._key))))
+        return [re.compile(f"{sign}(?:{codes})".encode()) for sign in ("%", r"\\(?:u00|x)")]
+
+    @functools.cached_property
+    def _mixed(self) -> re.Pattern[bytes]:
+        """The key with any of its characters escaped."""
         return re.compile("".join(map(_any_way, self._key)).encode())
 
     @functools.cached_property
@@ -102,6 +122,67 @@ class Redactor:
         return re.compile(f"(?=({'|'.join(parts)}))")
 
 
+def _replace(text: AnyStr, spans: Iterable[tuple[int, int]], mark: AnyStr) -> AnyStr:
+    """Put a mark into the place of each span; those that overlap or touch become one."""
+    pieces: list[AnyStr] = []
+    end = 0
+    for start, stop in spans:
+        if start > end or not pieces:
+            pieces += [text[end:start], mark]
+        end = max(end, stop)
+    pieces.append(text[end:])
+    return text[:0].join(pieces)
+
+
+def _as_written(chars: Sequence[str], min_part: int) -> Written:
+    return tuple(char.encode() for char in chars), min(min_part, len(chars))
+
+
+def _find_parts(body: bytes, texts: Iterable[Written]) -> Iterator[tuple[int, int]]:
+    """
+    Find the long parts of texts in a body.
+
+    A block of twelve characters begins at every fifth character of the text, so one begins among the first
+    five of any part of sixteen and ends within it. There are few blocks, and a body without them has no part.
+    """
+    for chars, part in texts:
+        size = part * 3 // 4
+        for first in range(0, len(chars) - size + 1, part - size + 1):
+            at, block = -1, b"".join(chars[first : first + size])
+            while (at := body.find(block, at + 1)) >= 0:
+                start, before = _extend_left(body, at, chars[:first])
+                stop, after = _extend_right(body, at + len(block), chars[first + size :])
+                if before + size + after >= part:
+                    yield _whole(body, start, stop)
+
+
+def _extend_left(body: bytes, start: int, written: Sequence[bytes]) -> tuple[int, int]:
+    """Return where the characters before a place in a body begin that are a text's last, and how many."""
+    for count, char in enumerate(reversed(written)):
+        if not body.endswith(char, 0, start):
+            return start, count
+        start -= len(char)
+    return start, len(written)
+
+
+def _extend_right(body: bytes, stop: int, written: Sequence[bytes]) -> tuple[int, int]:
+    """Return where the characters from a place in a body on end that are a text's first, and how many."""
+    for count, char in enumerate(written):
+        if not body.startswith(char, stop):
+            return stop, count
+        stop += len(char)
+    return stop, len(written)
+
+
+def _whole(body: bytes, start: int, stop: int) -> tuple[int, int]:
+    """Extend a span to the escape that it begins in, half of which would be no JSON."""
+    if half := _HALF_AN_ESCAPE.search(body, max(0, start - 5), start):
+        start = half.start()
+    while body[start - 1 : start] == b"\\":
+        start -= 1
+    return start, stop
+
+
 def _parts(secret: str) -> list[str]:
     size = min(MIN_PART, len(secret))
     return [secret[start : start + size] for start in range(len(secret) - size + 1)]
@@ -110,7 +191,7 @@ def _parts(secret: str) -> list[str]:
 def _any_way(char: str) -> str:
     """Make a pattern of a character and its escapes in JSON, Python, URLs and HTML."""
     code = ord(char)
-    hex_ = "".join(f"[{digit}{digit.upper()}]" for digit in f"{code:02x}")
+    hex_ = _hex(char)
     # JSON in JSON in JSON has seven backslashes; a run without limit would be read again from each of them.
     ways = [
         rf"\\{{0,7}}{re.escape(char)}",
@@ -122,6 +203,10 @@ def _any_way(char: str) -> str:
     if (named := html.escape(char)) != char:
         ways.append(re.escape(named))
     return f"(?:{'|'.join(ways)})"
+
+
+def _hex(char: str) -> str:
+    return "".join(f"[{digit}{digit.upper()}]" for digit in f"{ord(char):02x}")
 
 
 def _in_base64(secret: str) -> list[str]:
