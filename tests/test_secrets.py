@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import functools
 import json
 import logging
-import re
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from airflow.sdk import DAG, BaseOperator
@@ -39,34 +36,10 @@ from airflow_provider_exa.timing import Timing, use_timing
 from tests import tasks
 from tests.client.conftest import Speaker, Wire
 from tests.events.triggerer import Triggerer, Variables, until
+from tests.marked_key import KEYS, WAYS, found_in
 from tests.tasks import POKE_INTERVAL, Store, Task
 
-#: No two of their parts of eight characters are alike, and none is part of a usual text.
-KEYS = {
-    "plain": "Zq7-Wk3vX9pLm2RtB6-hYc8NdF4sGj5TzA",
-    "quotes": "Zq7'Wk3\"vX9'pLm2Rt\"B6hYc'8NdF4sGj5",
-    "backslashes": "Zq7\\Wk3vX\\9pLm2R\\tB6hYc8N\\dF4sGj5",
-}
 USER, PASSWORD = "Vx1Jr5Mb8", "Kw6Pz2Ug9Dn3Hs7Ql4"
-
-
-def in_json(text: str) -> str:
-    return "".join(f"\\u{ord(char):04x}" for char in text)
-
-
-def in_base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-#: How a server writes the key.
-WAYS: dict[str, Callable[[str], str]] = {
-    "whole": str,
-    "json": in_json,
-    "URL": lambda key: quote(key, safe=""),
-    "base64": in_base64,
-    "after a long text": lambda key: "." * 190 + key,
-    "at the end of what is searched": lambda key: "." * (4096 - 12) + key,
-}
 
 TIMES = {"createdAt": "2026-05-01T00:00:00Z", "updatedAt": "2026-05-01T00:01:00Z"}
 FAILED = {
@@ -190,28 +163,6 @@ PLACES: dict[str, Callable[[str, str], bytes]] = {
     "cookie": lambda path, key: answer({"error": key}, "500 x", f"Set-Cookie: {key}={key}; domain={key}\r\n"),
     "too deep": lambda path, key: answer(b"[" * 100_000 + key.encode()),
 }
-
-
-def needles(secret: str) -> Iterator[str]:
-    """Yield each part of a secret as it may be written; three groups of base64 hold eight characters."""
-    for start in range(len(secret) - 7):
-        part = secret[start : start + 8]
-        yield from {part, json.dumps(part)[1:-1], repr(part)[1:-1], quote(part, safe=""), in_json(part)}
-    for offset in range(3):
-        encoded = base64.b64encode(bytes(offset) + secret.encode()).decode()
-        settled = encoded[-(-offset * 8 // 6) : (offset + len(secret)) * 8 // 6]
-        yield from (settled[start : start + 12] for start in range(len(settled) - 11))
-
-
-@functools.cache
-def pattern_of(secret: str) -> re.Pattern[str]:
-    return re.compile("|".join(sorted(set(map(re.escape, needles(secret))))))
-
-
-def found_in(evidence: Iterable[str], secret: str) -> list[str]:
-    """Return the texts in which a part of a secret is, each with its surroundings."""
-    hits = ((text, pattern_of(secret).search(text)) for text in dict.fromkeys(evidence))
-    return [text[max(0, hit.start() - 200) : hit.end() + 100] for text, hit in hits if hit]
 
 
 class EnoughError(Exception):
@@ -468,6 +419,13 @@ def watch_asset(monkeypatch: pytest.MonkeyPatch) -> Callable[[Evidence], None]:
         evidence.note(variables.texts, variables.kept)
 
     return door
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("key", KEYS)
+def test_the_search_finds_a_key_however_it_is_written(key: str, way: str) -> None:
+    """Else the other tests would pass whatever is left behind."""
+    assert found_in([f"key {WAYS[way](KEYS[key])}!"], KEYS[key])
 
 
 #: Each place meets each way to write the key, with one of the keys and before or after an honest answer.
