@@ -1,4 +1,4 @@
-"""One real Airflow and one stand-in for all e2e tests."""
+"""One real Airflow for all e2e tests, a stand-in, and one that repeats its key."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_exa.standin import StandIn
 from tests.e2e.real_airflow import RealAirflow
+from tests.marked_key import KEYS
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,16 +32,29 @@ def standin() -> Iterator[StandIn]:
 
 
 @pytest.fixture(scope="session")
+def marked() -> Iterator[StandIn]:
+    """A stand-in with a marked key, which is also in an id."""
+    key = KEYS["plain"]
+    with StandIn(api_key=key) as server:
+        for monitor in ("marked", "marked_too", "marked_search", "marked_refused", "marked_asset"):
+            server.add_monitor(monitor, webset_id=f"webset_{key}")
+        server.add_run("marked_asset", run_id="history_of_marked_asset")
+        yield server
+
+
+@pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the sample DAG puts what runs found: files, and a database."""
     return tmp_path_factory.mktemp("results")
 
 
 @pytest.fixture(scope="session")
-def airflow(standin: StandIn, results: Path) -> Iterator[RealAirflow]:
+def airflow(standin: StandIn, marked: StandIn, results: Path) -> Iterator[RealAirflow]:
     env = {
         "AIRFLOW_CONN_EXA_DEFAULT": standin.connection(),
+        "AIRFLOW_CONN_EXA_MARKED": marked.connection(),
         "AIRFLOW_CONN_SQLITE_DEFAULT": json.dumps({"conn_type": "sqlite", "host": f"{results}/exa.db"}),
+        "AIRFLOW__CORE__FERNET_KEY": "",  # so that a dump of the database shows all it holds
         "EXA_MONITOR_ID": "e2e_sample",
         "EXA_RESULTS": f"file://{results}/files",
     }
