@@ -21,9 +21,9 @@ from airflow_provider_exa.protocol.validation import check_id, check_words
 from airflow_provider_exa.task_state import recall, remember
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
 from airflow_provider_exa.waiting.outcome import FAIL_ON, raise_for_outcome, unwrap_event
-from airflow_provider_exa.waiting.poller import MAX_BACKOFF_INTERVAL, poll_once
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import RunSelector
+from airflow_provider_exa.waiting.waiter import MAX_BACKOFF_INTERVAL, poll_once
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -20,9 +20,9 @@ from airflow_provider_exa.protocol.errors import ExaError
 from airflow_provider_exa.protocol.validation import as_time
 from airflow_provider_exa.timing import timing
 from airflow_provider_exa.waiting.outcome import FAIL_ON, is_decided
-from airflow_provider_exa.waiting.poller import wait_for_run, wait_for_runs
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import RunSelector, StartedRun
+from airflow_provider_exa.waiting.waiter import wait_for_run, wait_for_runs
 
 __all__ = [
     "ExaMonitorRunEventTrigger",
@@ -106,7 +106,7 @@ class ExaWaitTrigger(BaseTrigger):
 
     @property
     def _options(self) -> dict[str, Any]:
-        """How to poll, as :func:`~airflow_provider_exa.waiting.poller.wait_for_run` takes it."""
+        """How to poll, as :func:`~airflow_provider_exa.waiting.waiter.wait_for_run` takes it."""
         return {
             "conn_id": self.exa_conn_id,
             "api": self.api,

@@ -54,7 +54,7 @@ async def _event(trigger: Any) -> Any:
 
 def exa(load: Load) -> Wait:
     """This package's trigger."""
-    import airflow_provider_exa.waiting.poller  # noqa: F401 (the first trigger of a process imports it)
+    import airflow_provider_exa.waiting.waiter  # noqa: F401 (the first trigger of a process imports it)
     from airflow_provider_exa.triggers import ExaMonitorRunTrigger
 
     async def wait(number: int) -> bool:

@@ -50,7 +50,6 @@ class CursorSubscriber:
         self._since = END_OF_TIME
         self._polls = 0
         self._listed: Collection[str] | None = None
-        self._asked: set[str] = set()
         self._asked_at: dict[str, int] = {}
         self._missing: set[str] = set()
         self._news = asyncio.Event()
@@ -64,10 +63,10 @@ class CursorSubscriber:
         in_turn = sorted(unlisted, key=lambda run_id: (self._asked_at.get(run_id, 0), run_id))
         self._polls += 1
         self._listed = None
-        self._asked = set(in_turn[:MAX_RUNS_BY_ID])
-        self._asked_at |= dict.fromkeys(self._asked, self._polls)
+        run_ids = frozenset(in_turn[:MAX_RUNS_BY_ID])
+        self._asked_at |= dict.fromkeys(run_ids, self._polls)
         self._asked_at = {run_id: self._asked_at.get(run_id, 0) for run_id in unlisted}
-        return RunsSince(since, frozenset(self._asked))
+        return RunsSince(since, run_ids)
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         """Take in what a poll showed, or the stage that it has come to."""
@@ -75,8 +74,8 @@ class CursorSubscriber:
         now = pendulum.now("UTC")
         runs = snapshot.runs.values()
         self.cursor.observe(runs, self._statuses, now, listed_back_to=snapshot.listed_back_to)
-        if self._listed is None:  # the listing comes first, then the runs by id
-            self._listed = snapshot.runs.keys()
+        if self._listed is None and snapshot.listed_back_to is not None:
+            self._listed = snapshot.listed.keys()
             self.is_beginning = False
             if snapshot.covers(BEGINNING):
                 self.history = self.cursor.count_history(runs)
@@ -98,19 +97,14 @@ class CursorSubscriber:
 
     def _settle_missing(self, snapshot: Snapshot) -> None:
         """Forget an open run that Exa does not know, once two polls have said so."""
-        answered = self._asked & (snapshot.runs.keys() | snapshot.errors.keys())
-        self._asked -= answered
         # unverified: whether Exa deletes runs, and whether one 404 means that it has.
-        for run_id in answered:
-            error = snapshot.errors.get(run_id)
-            if error is None or error.status != 404:
-                self._missing.discard(run_id)
-            elif run_id not in self._missing:
-                self._missing.add(run_id)
-            else:
-                self._missing.discard(run_id)
-                self.cursor.forget(run_id)
-                log.warning("Run %s is no more at Exa: the asset %s lets it go.", run_id, self._name)
+        missing = {run_id for run_id, error in snapshot.errors.items() if error.status == 404}
+        for run_id in missing & self._missing:
+            self.cursor.forget(run_id)
+            log.warning("Run %s is no more at Exa: the asset %s lets it go.", run_id, self._name)
+        self._missing = (self._missing - snapshot.runs.keys() - snapshot.errors.keys()) | (
+            missing - self._missing
+        )
 
     def on_error(self, error: BaseException) -> None:
         """Take in why a poll has failed, or that something has crashed."""

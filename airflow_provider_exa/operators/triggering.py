@@ -20,9 +20,9 @@ from airflow_provider_exa.task_state import forget, recall, remember
 from airflow_provider_exa.timing import timing
 from airflow_provider_exa.triggers import ExaStartedRunTrigger
 from airflow_provider_exa.waiting.outcome import FAIL_ON, raise_for_outcome, unwrap_event
-from airflow_provider_exa.waiting.poller import poll_once
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import RunSelector, StartedRun
+from airflow_provider_exa.waiting.waiter import poll_once
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

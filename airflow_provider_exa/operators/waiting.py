@@ -23,9 +23,9 @@ from airflow_provider_exa.protocol.validation import (
 )
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
 from airflow_provider_exa.waiting.outcome import FAIL_ON, is_decided, raise_for_outcome, unwrap_event
-from airflow_provider_exa.waiting.poller import poll_once
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import RunSelector
+from airflow_provider_exa.waiting.waiter import poll_once
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

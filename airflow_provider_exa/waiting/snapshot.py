@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -10,7 +10,7 @@ from pendulum import DateTime
 
 from airflow_provider_exa.protocol.endpoints import get_monitor, get_run, get_webset_status, list_runs
 from airflow_provider_exa.protocol.errors import ExaError
-from airflow_provider_exa.protocol.messages import Call
+from airflow_provider_exa.protocol.messages import Call, or_error
 from airflow_provider_exa.protocol.models import Dialect, Monitor, MonitorRun
 from airflow_provider_exa.protocol.paging import (
     END_OF_TIME,
@@ -148,38 +148,80 @@ def take_snapshot(
     *,
     webset_id: str | None = None,
     confirm: bool = False,
-    earlier: ListedRuns | None = None,
-    publish: Callable[[Snapshot], object] = lambda snapshot: None,
 ) -> Call[Snapshot]:
     """
-    Poll a monitor for several selectors, with as few requests as it takes.
+    Poll a monitor for several selectors, with as few requests as it takes, one after the other.
 
     :param webset_id: the monitor's webset, if it is known
+    :param confirm: whether to ask for the monitor if the listing shows no run for somebody
+    """
+    snapshot = Snapshot(webset_id=webset_id)
+    if needs_listing(selectors):
+        snapshot = yield from take_listing(snapshot, dialect, monitor_id, selectors, confirm=confirm)
+    if run_ids := missing_runs(snapshot, selectors):
+        found = yield [get_run(dialect, monitor_id, run_id, keep_raw=False) for run_id in run_ids]
+        for run_id, run in zip(run_ids, found, strict=True):
+            snapshot = with_run(snapshot, run_id, run)
+    if needs_webset(snapshot, selectors):
+        snapshot = with_webset(
+            snapshot, (yield from or_error(get_webset_status(dialect, monitor_id, snapshot.webset_id)))
+        )
+    return snapshot
+
+
+def needs_listing(selectors: Collection[Selector]) -> bool:
+    """Return whether runs have to be listed: for one that is known by its id alone it would cost as much."""
+    return any(each.since is not None for each in selectors) or len(_run_ids(selectors)) > 1
+
+
+def take_listing(
+    snapshot: Snapshot,
+    dialect: Dialect,
+    monitor_id: str,
+    selectors: Collection[Selector],
+    *,
+    confirm: bool = False,
+    earlier: ListedRuns | None = None,
+) -> Call[Snapshot]:
+    """
+    List a monitor's runs as far back as the selectors need; trouble is part of the snapshot.
+
     :param confirm: whether to ask for the monitor if the listing shows no run for somebody: an unknown
         monitor lists as empty
     :param earlier: the monitor's runs as an earlier poll has listed them
-    :param publish: called with each stage of the snapshot: what the listing shows is told before runs are
-        asked for one by one
     """
-    moments = [selector.since for selector in selectors if selector.since is not None]
-    run_ids = sorted(frozenset[str]().union(*(selector.run_ids for selector in selectors)))
-    snapshot = Snapshot(webset_id=webset_id)
-    if moments or len(run_ids) > 1:
-        since = min(moments, default=END_OF_TIME)
-        snapshot = yield from _with_listing(snapshot, dialect, monitor_id, since, earlier)
-        if confirm and _finds_nothing(snapshot, selectors):
-            snapshot = yield from _with_monitor(snapshot, dialect, monitor_id)
-        publish(snapshot)
-    if missing := [run_id for run_id in run_ids if not snapshot.has_run(run_id)]:
-        found = yield [get_run(dialect, monitor_id, run_id, keep_raw=False) for run_id in missing]
-        snapshot = _with_runs(snapshot, dict(zip(missing, found, strict=True)))
-        publish(snapshot)
-    if any(_waits_for_webset(snapshot, selector) for selector in selectors):
-        (found,) = yield [get_webset_status(dialect, monitor_id, snapshot.webset_id)]
-        webset_id, status = (None, found) if isinstance(found, ExaError) else found
-        snapshot = replace(snapshot, webset_id=webset_id, webset_status=status)
-        publish(snapshot)
+    since = min((each.since for each in selectors if each.since is not None), default=END_OF_TIME)
+    snapshot = yield from _with_listing(snapshot, dialect, monitor_id, since, earlier)
+    if confirm and _finds_nothing(snapshot, selectors):
+        snapshot = yield from _with_monitor(snapshot, dialect, monitor_id)
     return snapshot
+
+
+def missing_runs(snapshot: Snapshot, selectors: Collection[Selector]) -> list[str]:
+    """Return the ids of the runs that have to be asked for one by one."""
+    return [run_id for run_id in sorted(_run_ids(selectors)) if not snapshot.has_run(run_id)]
+
+
+def _run_ids(selectors: Collection[Selector]) -> frozenset[str]:
+    return frozenset[str]().union(*(selector.run_ids for selector in selectors))
+
+
+def with_run(snapshot: Snapshot, run_id: str, found: MonitorRun | ExaError) -> Snapshot:
+    """Return the snapshot with a run that was asked for by its id, or why it cannot be read."""
+    if isinstance(found, ExaError):
+        return replace(snapshot, errors={**snapshot.errors, run_id: found})
+    return replace(snapshot, runs={**snapshot.runs, run_id: found}, stale=snapshot.stale - {run_id})
+
+
+def needs_webset(snapshot: Snapshot, selectors: Collection[Selector]) -> bool:
+    """Return whether the webset is all that somebody still waits for."""
+    return any(_waits_for_webset(snapshot, selector) for selector in selectors)
+
+
+def with_webset(snapshot: Snapshot, found: tuple[str | None, str] | ExaError) -> Snapshot:
+    """Return the snapshot with the id and status of the webset, or why they cannot be read."""
+    webset_id, status = (None, found) if isinstance(found, ExaError) else found
+    return replace(snapshot, webset_id=webset_id, webset_status=status)
 
 
 def _with_listing(
@@ -207,13 +249,6 @@ def _with_monitor(snapshot: Snapshot, dialect: Dialect, monitor_id: str) -> Call
     except ExaError as error:
         return replace(snapshot, monitor_error=error)
     return replace(snapshot, monitor=monitor, webset_id=monitor.webset_id)
-
-
-def _with_runs(snapshot: Snapshot, found: Mapping[str, MonitorRun | ExaError]) -> Snapshot:
-    runs = {run_id: run for run_id, run in found.items() if isinstance(run, MonitorRun)}
-    errors = {run_id: error for run_id, error in found.items() if isinstance(error, ExaError)}
-    stale = snapshot.stale - runs.keys()
-    return replace(snapshot, runs={**snapshot.runs, **runs}, errors=errors, stale=stale)
 
 
 def _finds_nothing(snapshot: Snapshot, selectors: Collection[Selector]) -> bool:

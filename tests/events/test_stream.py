@@ -20,9 +20,9 @@ from airflow_provider_exa.protocol.models import MonitorRun
 from airflow_provider_exa.standin import Fault, StandIn
 from airflow_provider_exa.timing import timing, use_timing
 from airflow_provider_exa.waiting import poller
-from airflow_provider_exa.waiting.poller import wait_for_run
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import RunSelector
+from airflow_provider_exa.waiting.waiter import wait_for_run
 from tests.events.triggerer import (
     INTERVAL,
     START,
@@ -556,7 +556,7 @@ def test_a_crash_is_logged_and_reaches_airflow(
     async def scenario() -> None:
         async with Triggerer() as triggerer:
             with monkeypatch.context() as patch:
-                patch.setattr(poller, "take_snapshot", broken)
+                patch.setattr(poller, "take_listing", broken)
                 with pytest.raises(ZeroDivisionError):
                     await asyncio.wait_for(triggerer.watch(start=START), 20)
             triggerer.watch(start=START)

@@ -27,10 +27,11 @@ from airflow_provider_exa.standin import Fault, StandIn
 from airflow_provider_exa.timing import Timing, use_timing
 from airflow_provider_exa.waiting import poller
 from airflow_provider_exa.waiting.outcome import is_decided
-from airflow_provider_exa.waiting.poller import RunWaiter, subscribe, wait_for_run, wait_for_runs
+from airflow_provider_exa.waiting.poller import subscribe
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import RunSelector, RunsSince
 from airflow_provider_exa.waiting.snapshot import Snapshot
+from airflow_provider_exa.waiting.waiter import RunWaiter, wait_for_run, wait_for_runs
 
 LOG = logging.getLogger("a task")
 START = pendulum.datetime(2026, 1, 1)
@@ -263,13 +264,15 @@ def test_the_polls_of_others_do_not_double_an_interval(exa: StandIn) -> None:
     [
         (Fault(status=200, body=b"{}", times=None, path="run_odd"), ExaBadAnswerError),
         (Fault(status=503, times=None, path="run_odd"), ExaTransientError),
+        (Fault(kind="hang", times=None, path="run_odd"), ExaTransientError),
     ],
-    ids=["unreadable", "503"],
+    ids=["unreadable", "503", "hang"],
 )
 def test_trouble_with_one_run_holds_up_only_the_wait_for_it(
-    exa: StandIn, fault: Fault, error: type[ExaError]
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, fault: Fault, error: type[ExaError]
 ) -> None:
     """It is waited out, while the others, one of which is for an unknown run, have long ended."""
+    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=0, timeout=4))
     exa.page_size = 1
     for run_id in ("run_odd", "run_1"):
         exa.add_run("mon_a", run_id=run_id, status="running")
@@ -283,8 +286,10 @@ def test_trouble_with_one_run_holds_up_only_the_wait_for_it(
         )
         await until(lambda: len(exa.requests) >= 5)
         exa.move("run_1", "completed")
+        moved_at = time.monotonic()
         await until(known.done)
         await until(unknown.done)
+        assert time.monotonic() - moved_at < 2
         assert not odd.done()
         exa.heal()
         exa.move("run_odd", "completed")
@@ -322,6 +327,27 @@ def test_a_listing_that_fails_holds_up_no_wait_for_a_run(
     assert [type(error) for error in errors] == [ExaPermanentError] * (status == 403)
     assert asset.snapshots == []
     assert f"answered {status}" in str(asset.errors[0])
+    assert nothing_is_left()
+
+
+def test_a_listing_that_is_slow_holds_up_no_wait_for_a_run(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is asked for beside the listing once that takes too long."""
+    monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=4, timeout=6))
+    exa.add_run("mon_a", run_id="run_1")
+    monkeypatch.setattr(
+        exa, "next_fault", lambda path: Fault(kind="hang") if path.endswith("/runs") else None
+    )
+
+    async def scenario() -> None:
+        with subscribe(Asset(), "exa_default", "websets", "mon_a"):
+            began = time.monotonic()
+            assert (await wait(selector=RUN)).id == "run_1"
+            assert time.monotonic() - began < 3
+
+    with use_timing(Timing(first_poll_jitter=0, listing_patience=0.1)):
+        asyncio.run(scenario())
     assert nothing_is_left()
 
 
@@ -469,7 +495,7 @@ def test_a_crash_of_the_poll_reaches_every_wait(exa: StandIn, monkeypatch: pytes
 
     async def scenario() -> list[Any]:
         with monkeypatch.context() as patch:
-            patch.setattr(poller, "take_snapshot", broken)
+            patch.setattr(poller, "take_listing", broken)
             crashed = await asyncio.gather(wait(), wait(), return_exceptions=True)
         exa.add_run("mon_a", status="completed")
         return [*crashed, (await wait()).status]

@@ -18,10 +18,10 @@ from airflow_provider_exa.protocol.errors import (
     ExaTransientError,
 )
 from airflow_provider_exa.standin import Fault, StandIn
-from airflow_provider_exa.waiting.poller import poll_once
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import RunSelector, RunsSince, Selector
 from airflow_provider_exa.waiting.snapshot import Observation, Snapshot, take_snapshot
+from airflow_provider_exa.waiting.waiter import poll_once
 from tests.waiting.memory import START, WEBSETS, Exa, make_run
 
 LATEST = RunSelector(pick="latest")
@@ -255,28 +255,6 @@ def test_an_id_that_leads_elsewhere_is_an_error_before_any_request() -> None:
 
 
 # --- stages ---------------------------------------------------------------------------------------
-
-
-def test_the_listing_is_told_before_single_runs_are_asked_for() -> None:
-    """A run that Exa cannot answer for at once holds up nobody else; and the webset comes last."""
-    exa, stages = twelve(), list[tuple[int, list[Observation | None]]]()
-    selectors = [since(8), by_id(1), since(8, idle=True)]
-
-    def publish(snapshot: Snapshot) -> None:
-        stages.append((len(exa.asked), [snapshot.observe(selector) for selector in selectors]))
-
-    exa.poll(*selectors, publish=publish)
-    eighth, first = (Observation(exa.runs[11 - place]) for place in (8, 1))
-    assert [(asked, *map(gist, shown)) for asked, shown in stages] == [
-        (1, gist(eighth), None, None),
-        (2, gist(eighth), gist(first), None),
-        (4, gist(eighth), gist(first), gist(eighth)),
-    ]
-
-
-def gist(observation: Observation | None) -> Any:
-    """Return the id of the run, if there is an observation."""
-    return observation and observation.run and observation.run.id
 
 
 def test_single_runs_are_asked_for_beside_each_other() -> None:
