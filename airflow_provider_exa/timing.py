@@ -35,7 +35,8 @@ class Timing:
     :param permanent_error_interval: between polls of an asset while its key is bad or its monitor unknown
     :param max_walk_interval: between tries to read a listing that has not been shown to its end
     :param cursor_rewrite_interval: how often a cursor's Airflow Variable is written without news
-    :param takeover_window: how long a triggerer may take to end the trigger of an asset that was replaced
+    :param takeover_window: how long Airflow may take to end the trigger of an asset that was replaced, and to
+        put the asset away
     :param variable_retry_interval: between tries to read or write a cursor's Airflow Variable
     """
 
@@ -59,7 +60,7 @@ class Timing:
     permanent_error_interval: float = 600.0
     max_walk_interval: float = 3600.0
     cursor_rewrite_interval: float = 900.0
-    takeover_window: float = 60.0
+    takeover_window: float = 600.0
     variable_retry_interval: float = 30.0
 
 

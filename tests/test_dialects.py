@@ -20,7 +20,7 @@ from airflow_provider_exa.protocol.models import DIALECTS, FINISHED, RUN_FIELDS,
 from airflow_provider_exa.standin import StandIn, wire
 from airflow_provider_exa.standin.bodies import Api, iso
 from tests import test_waiting
-from tests.events.conftest import variables  # noqa: F401 (a fixture)
+from tests.events.conftest import asset_states, variables  # noqa: F401 (fixtures)
 from tests.events.triggerer import Triggerer, until
 
 #: The fields of a dialect that each module reads: where APIs differ in more than words.

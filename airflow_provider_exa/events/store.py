@@ -11,9 +11,10 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 
 import pendulum
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 #: Airflow hides the value of a Variable if its key contains one of many words; these cover them.
 SECRET_WORDS = re.compile("key|token|secret|pass|auth|bearer|dsn|prox|private|account|connection|webhook")
+
+#: A key of an asset's state that nobody sets.
+NO_KEY = "exa_no_such_key"
 
 #: The Variables of the assets that this process watches, or has watched: whether it still does.
 _is_watched: dict[str, bool] = {}
@@ -61,16 +65,18 @@ class CursorStore:
     The cursor of one asset in its Variable.
 
     An asset without one takes over the place of another asset of its monitor: it may be that asset, watched
-    in another way. If that one turns out to be watched no more, its Variable is deleted; if it is deleted
-    wrongly, the asset that is still watched writes it again.
+    in another way. If that one turns out to be watched no more, and no DAG refers to it, its Variable is
+    deleted; if it is deleted wrongly, the asset that is still watched writes it again.
 
     :param variables: ``airflow.sdk.Variable``
+    :param asset_state: ``AssetStateStoreAccessor``
     :param start: where an asset starts that is the first of its monitor
     """
 
     def __init__(
         self,
         variables: Any,
+        asset_state: Callable[..., Any],
         *,
         asset: str,
         statuses: Sequence[str],
@@ -81,6 +87,7 @@ class CursorStore:
         self.key = variable_of(api, monitor_id, asset)
         self.is_first_start = False
         self._variables = variables
+        self._asset_state = asset_state
         self._family = family_of(api, monitor_id)
         self._description = f"Which runs of Exa monitor {monitor_id} the asset {asset} has reported"[:250]
         self._start = start
@@ -154,13 +161,34 @@ class CursorStore:
         """Delete the Variables of assets that this one has replaced, once it is clear that it has."""
         for key, polled_at in self._record.replaces.items():
             text = await asyncio.to_thread(self._read_one, key) if self._may_be_replaced(key) else None
-            is_replaced = text and (key in _is_watched or self._parse(key, text).polled_at == polled_at)
-            if is_replaced:
+            if is_replaced := text is not None and await self._is_replaced(key, text, polled_at):
                 await asyncio.to_thread(self._variables.delete, key)
                 log.info("Variable %r is deleted: asset %s has replaced its own.", key, self._record.asset)
             if is_replaced or self._is_settled(key):
                 replaces = {other: at for other, at in self._record.replaces.items() if other != key}
                 self._record = replace(self._record, replaces=replaces)
+
+    async def _is_replaced(self, key: str, text: str, polled_at: DateTime) -> bool:
+        """Return whether an asset is watched no more since its place was taken over, nor paused."""
+        record = self._parse(key, text)
+        is_over = key in _is_watched or record.polled_at == polled_at
+        return is_over and not await asyncio.to_thread(self._is_referred_to, record.asset)
+
+    def _is_referred_to(self, asset: str) -> bool:
+        """
+        Return whether a DAG refers to an asset, paused or not.
+
+        A triggerer cannot ask for an asset, only for its state. Airflow answers 404 for the state of an asset
+        that no DAG refers to; for another one, to delete a key that is not there does nothing.
+        """
+        try:
+            self._asset_state(name=asset).delete(NO_KEY)
+        except Exception as error:
+            detail = getattr(getattr(error, "error", None), "detail", None) or {}
+            if detail.get("status_code") == HTTPStatus.NOT_FOUND:
+                return False
+            log.warning("Airflow does not say whether a DAG refers to asset %s: %s", asset, error)
+        return True
 
     def _may_be_replaced(self, key: str) -> bool:
         """Return whether the asset of a Variable may be watched no more, as far as this process knows."""
@@ -183,7 +211,8 @@ class CursorStore:
 
         ``Variable.get`` alone says that there is none, too, when the database could not be asked.
         """
-        keys = list(self._variables.keys(prefix=self._family))
+        # On SQLite, whose LIKE ignores case, the prefix lets others pass.
+        keys = [key for key in self._variables.keys(prefix=self._family) if key.startswith(self._family)]
         wanted = [self.key] if self.key in keys else keys
         return {key: str(self._variables.get(key)) for key in wanted}
 

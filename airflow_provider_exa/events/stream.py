@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from airflow.sdk import Variable
+from airflow.sdk.execution_time.context import AssetStateStoreAccessor
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
 from airflow_provider_exa.events.cursor import Cursor
@@ -52,6 +53,7 @@ class RunStream(SharedStreamProducer):
         self._trigger = trigger
         self._store = CursorStore(
             Variable,
+            AssetStateStoreAccessor,
             asset=trigger.asset_name,
             statuses=trigger.statuses,
             api=trigger.api,

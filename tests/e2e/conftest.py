@@ -24,6 +24,8 @@ def standin() -> Iterator[StandIn]:
             "e2e_sample",
             "e2e_search",
             "e2e_paused",
+            "takeover_a",
+            "takeover_b",
             *(f"e2e_burst_{number}" for number in range(5)),
         ):
             server.add_monitor(monitor)
@@ -49,7 +51,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def airflow(standin: StandIn, marked: StandIn, results: Path) -> Iterator[RealAirflow]:
+def changing_dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of DAG files that tests write."""
+    return tmp_path_factory.mktemp("changing")
+
+
+@pytest.fixture(scope="session")
+def airflow(standin: StandIn, marked: StandIn, results: Path, changing_dags: Path) -> Iterator[RealAirflow]:
     env = {
         "AIRFLOW_CONN_EXA_DEFAULT": standin.connection(),
         "AIRFLOW_CONN_EXA_MARKED": marked.connection(),
@@ -57,7 +65,9 @@ def airflow(standin: StandIn, marked: StandIn, results: Path) -> Iterator[RealAi
         "AIRFLOW__CORE__FERNET_KEY": "",  # so that a dump of the database shows all it holds
         "EXA_MONITOR_ID": "e2e_sample",
         "EXA_RESULTS": f"file://{results}/files",
+        # How soon an asset that no DAG refers to any more is put away.
+        "AIRFLOW__SCHEDULER__PARSING_CLEANUP_INTERVAL": "4",
     }
-    dags = [ROOT / "dags", Path(__file__).parent / "dags"]
+    dags = [ROOT / "dags", Path(__file__).parent / "dags", changing_dags]
     with RealAirflow(dags, env, keep="KEEP" in os.environ, say=print) as running:
         yield running

@@ -23,7 +23,7 @@ from airflow_provider_exa.protocol.paging import BEGINNING_OF_TIME
 from airflow_provider_exa.standin import StandIn
 from airflow_provider_exa.timing import Timing, use_timing
 from tests.events.runs import make_run
-from tests.events.triggerer import START, Triggerer, Variables, more_polls, until
+from tests.events.triggerer import START, AssetStates, Triggerer, Variables, more_polls, until
 
 
 class Memory:
@@ -322,17 +322,29 @@ def test_an_asset_of_other_outcomes_replaces_none(exa: StandIn, variables: Varia
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("is_watched_elsewhere", [True, False])
-def test_a_replaced_asset_is_told_from_one_that_another_triggerer_watches(
-    is_watched_elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("is_watched_elsewhere", "is_paused"), [(True, False), (False, False), (False, True)]
+)
+def test_a_replaced_asset_is_told_from_one_that_is_still_in_use(
+    monkeypatch: pytest.MonkeyPatch, *, is_watched_elsewhere: bool, is_paused: bool
 ) -> None:
-    """The one that is watched writes its Variable now and then; this holds through a restart."""
+    """
+    Another triggerer that watches it writes its Variable now and then, and a DAG refers to it while it is
+    paused or polled rarely; this holds through a restart.
+    """
     monkeypatch.setattr(store, "_is_watched", {})
-    variables = Memory()
+    variables, states = Memory(), AssetStates()
+    states.paused = {"old"} if is_paused else set()
 
     def make(asset: str) -> CursorStore:
         return CursorStore(
-            variables, asset=asset, statuses=FINISHED, api="websets", monitor_id="mon_a", start="now"
+            variables,
+            states,
+            asset=asset,
+            statuses=FINISHED,
+            api="websets",
+            monitor_id="mon_a",
+            start="now",
         )
 
     async def scenario() -> None:
@@ -349,12 +361,54 @@ def test_a_replaced_asset_is_told_from_one_that_another_triggerer_watches(
             await old.keep()
         await asyncio.sleep(0.4)
         await new.keep()
-        assert (old.key in variables.texts) == is_watched_elsewhere
+        assert (old.key in variables.texts) == (is_watched_elsewhere or is_paused)
         await new.keep()
         assert "replaces" not in json.loads(variables.texts[new.key])
 
     with use_timing(Timing(cursor_rewrite_interval=0.1)):
         asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_paused_asset_loses_nothing_to_one_that_is_added_at_once(
+    exa: StandIn, variables: Variables, asset_states: AssetStates, is_broken: bool
+) -> None:
+    """A DAG still refers to it, or Airflow does not say, so it keeps its Variable and its place."""
+
+    async def scenario() -> None:
+        await watch_until(lambda _: variables.texts)
+        (key,) = variables.texts
+        asset_states.paused = {"exa_monitor/mon_a/poll_interval=0.05"}
+        asset_states.is_broken = is_broken
+        run = exa.add_run("mon_a")
+        async with Triggerer() as triggerer:
+            triggerer.watch(poll_interval=0.06)
+            await until(lambda: triggerer.runs == [run])
+            await more_polls(exa, 6)
+            assert key in variables.texts
+            assert len(variables.texts) == 2
+        assert await watch_until(lambda each: each.runs) == [run]
+
+    asyncio.run(scenario())
+
+
+def test_ids_that_differ_in_case_share_no_place(exa: StandIn, variables: Variables) -> None:
+    """A database may ignore the case of a prefix."""
+    exa.add_monitor("MON_A")
+    keys = variables.keys
+    variables.keys = lambda prefix="": [  # type: ignore[method-assign]
+        key for key in keys() if key.lower().startswith(prefix.lower())
+    ]
+    run = exa.add_run("MON_A", created_at=START)
+
+    async def scenario() -> None:
+        await watch_until(lambda _: variables.texts)
+        async with Triggerer() as triggerer:
+            triggerer.watch("MON_A", start=START)
+            await until(lambda: triggerer.runs == [run])
+            assert len(variables.texts) == 2
+
+    asyncio.run(scenario())
 
 
 class Changes(RuleBasedStateMachine):
@@ -379,6 +433,7 @@ class Changes(RuleBasedStateMachine):
         self.wanted = statuses
         self.store = CursorStore(
             self.variables,
+            AssetStates(),
             asset=f"{'+'.join(statuses)}/{interval}",
             statuses=statuses,
             api="websets",

@@ -6,11 +6,16 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
 from airflow.triggers.shared_stream import SharedStreamManager
 
 from airflow_provider_exa.assets import monitor_runs
@@ -31,6 +36,9 @@ TIMING = Timing(
     permanent_error_interval=0.4,
     max_walk_interval=0.2,
 )
+
+#: The assets that a triggerer watches now.
+WATCHED: Counter[str] = Counter()
 
 
 class Variables:
@@ -79,6 +87,29 @@ class Variables:
         return dict(json.loads(self.texts[self.key])) if self.texts else {"open": [], "reported": {}}
 
 
+class AssetStates:
+    """
+    Airflow's asset state store, which has the state of assets that a DAG refers to.
+
+    :ivar paused: assets that are not watched, but referred to
+    :ivar is_broken: whether it fails to answer
+    """
+
+    def __init__(self) -> None:
+        self.paused: set[str] = set()
+        self.is_broken = False
+
+    def __call__(self, *, name: str) -> SimpleNamespace:
+        return SimpleNamespace(delete=partial(self._delete, name))
+
+    def _delete(self, name: str, key: str) -> None:
+        if self.is_broken:
+            raise OSError("no database to ask")
+        if not WATCHED[name] and name not in self.paused:
+            detail = {"status_code": 404, "message": "Server returned error"}
+            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail))
+
+
 class Triggerer:
     """
     What a triggerer does with the triggers of assets.
@@ -118,6 +149,7 @@ class Triggerer:
 
     async def _run(self, number: int, trigger: ExaMonitorRunEventTrigger, stores: bool) -> None:
         key = trigger.shared_stream_key()
+        WATCHED[trigger.asset_name] += 1
         raw = self._streams.subscribe(trigger_id=number, trigger=trigger, key=key)
         try:
             async for event in trigger.filter_shared_stream(raw):
@@ -128,6 +160,7 @@ class Triggerer:
                 if stores:
                     self._streams.confirm_persisted([seq])
         finally:
+            WATCHED[trigger.asset_name] -= 1
             await self._streams.unsubscribe(number, key)
 
     @property
