@@ -57,7 +57,7 @@ class Timing:
     min_event_gap: float = 10.0
     confirmation_delay: float = 3.0
     max_trouble_interval: float = 60.0
-    permanent_error_interval: float = 600.0
+    permanent_error_interval: float = 300.0
     max_walk_interval: float = 3600.0
     cursor_rewrite_interval: float = 900.0
     takeover_window: float = 600.0

@@ -155,7 +155,7 @@ class CursorStore:
                     await self._write()
                 await self._clear_up()
             except Exception as error:
-                log.warning("The Airflow Variable %r cannot be written: %s", self.key, error)
+                log.warning("A cursor cannot be written: %s (Airflow Variable %r).", error, self.key)
 
     async def _clear_up(self) -> None:
         """Delete the Variables of assets that this one has replaced, once it is clear that it has."""

@@ -181,12 +181,12 @@ class RunStream(SharedStreamProducer):
             except Exception as error:
                 interval = timing().variable_retry_interval
                 log.error(
-                    "Asset %s is not watched: its cursor, the Airflow Variable %r, cannot be read (%s: %s). "
-                    "It is tried again in %.0f seconds.",
-                    self._trigger.asset_name,
-                    self._store.key,
+                    "No cursor can be read (%s: %s), so the asset %s is not watched. Tried again in %.0f "
+                    "seconds (Airflow Variable %r).",
                     type(error).__name__,
                     error,
+                    self._trigger.asset_name,
                     interval,
+                    self._store.key,
                 )
                 await asyncio.sleep(interval)
