@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import io
 import socket
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from urllib3 import PoolManager
+from typing import Any
 
 
 class BoundedResponse(http.client.HTTPResponse):
@@ -62,11 +60,13 @@ class _BoundedReader(io.RawIOBase):
         super().close()
 
 
-def bound(manager: PoolManager) -> None:
-    """Let every connection of a manager read its answers within a deadline."""
-    pools: dict[str, Any] = {}
-    pool: Any
-    for scheme, pool in manager.pool_classes_by_scheme.items():
-        connection = type("Connection", (pool.ConnectionCls,), {"response_class": BoundedResponse})
-        pools[scheme] = type("Pool", (pool,), {"ConnectionCls": connection})
-    manager.pool_classes_by_scheme = pools
+@functools.cache
+def bounded(kind: type[Any]) -> type[Any]:
+    """Derive a class of connections that read their answers within a deadline."""
+    if issubclass(kind, _BoundedConnection):
+        return kind
+    return type(kind.__name__, (_BoundedConnection, kind), {})
+
+
+class _BoundedConnection:
+    response_class = BoundedResponse

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from airflow_provider_exa.client.deadline import bound
+from airflow_provider_exa.client.deadline import bounded
 from airflow_provider_exa.client.redaction import Redactor
 from airflow_provider_exa.client.settings import PROXY_FORM, ConnectionSettings, check_proxy
 from airflow_provider_exa.protocol.errors import (
@@ -31,6 +31,7 @@ from airflow_provider_exa.protocol.messages import (
 
 if TYPE_CHECKING:
     import requests
+    from requests.adapters import HTTPAdapter
 
 #: Seconds for a TCP connection, and again for its TLS.
 CONNECT_TIMEOUT = 5.0
@@ -61,7 +62,6 @@ class Transport:
     def __init__(self, settings: ConnectionSettings) -> None:
         # Here alone: to import requests takes a fifth of a second, which no DAG file is to pay for.
         import requests
-        from requests.adapters import HTTPAdapter
         from requests.utils import select_proxy
         from urllib3.exceptions import HTTPError
         from urllib3.util import Timeout
@@ -79,14 +79,14 @@ class Transport:
             )
         proxy = _check_selected(settings, select_proxy(settings.base_url, self._options["proxies"]))
         # Not a session, which would read the body of a redirect, and look for the host in ~/.netrc.
-        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=POOL_SIZE, pool_block=True)
-        bound(self._adapter.poolmanager)
+        self._adapter = _new_adapter()
         parts = urlsplit(proxy or "")
         self._redactor = Redactor(settings.api_key, map(unquote, filter(None, (parts.password,))))
         try:
-            self._new_request("GET", settings.base_url).prepare()
-            if proxy:
-                bound(self._adapter.proxy_manager_for(proxy))
+            prepared = self._new_request("GET", settings.base_url).prepare()
+            self._adapter.get_connection_with_tls_context(
+                prepared, self._options["verify"], self._options["proxies"]
+            )
         except self._failures as error:
             unusable = f"unusable host or proxy ({self._redactor.text(str(error))[:MAX_QUOTED]})"
         else:
@@ -182,6 +182,20 @@ class Transport:
     def close(self) -> None:
         """Close the connections that no request uses."""
         self._adapter.close()
+
+
+def _new_adapter() -> HTTPAdapter:
+    from requests.adapters import HTTPAdapter
+
+    class BoundedAdapter(HTTPAdapter):
+        def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+            """Return the pool of a request, which makes connections that read within a deadline."""
+            # Here, and not where pools are made: the managers of proxies go by more than one spelling.
+            pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+            pool.ConnectionCls = bounded(pool.ConnectionCls)
+            return pool
+
+    return BoundedAdapter(pool_connections=1, pool_maxsize=POOL_SIZE, pool_block=True)
 
 
 def _check_selected(settings: ConnectionSettings, proxy: str | None) -> str | None:

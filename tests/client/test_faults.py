@@ -117,6 +117,27 @@ def test_a_proxy_has_no_more_time(
     assert len(proxy.heads) == 1
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    ["HTTP://127.0.0.1:{}", "http://127.0.0.1:0{}", "http://LOCALHOST:{}"]
+    + [
+        f"http://user:{password}@127.0.0.1:{{}}" for password in ("p%2fw", "p^w", "p|w", "p{{w", 'p"w', "p w")
+    ],
+)
+def test_a_proxy_has_no_more_time_however_it_is_spelt(
+    wire: Callable[..., Wire], outcome: Callable[..., Any], spelling: str
+) -> None:
+    """The libraries below know it by a spelling of their own."""
+    proxy = wire(script=FAULTS["headers byte by byte"].script)
+    server = wire()
+    server.url = "http://exa.invalid"
+    began = time.monotonic()
+    error = outcome(server, proxy=spelling.format(proxy.server_address[1]))
+    assert time.monotonic() - began < 2 * TIMEOUT + 1
+    assert type(error) is ExaTransientError
+    assert len(proxy.heads) == 1
+
+
 def test_a_server_that_does_not_accept_has_no_more_time(
     outcome: Callable[..., Any], wire: Callable[..., Wire]
 ) -> None:
