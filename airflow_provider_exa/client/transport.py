@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from airflow_provider_exa.client.deadline import bounded
+from airflow_provider_exa.client.deadline import bounded, within
 from airflow_provider_exa.client.redaction import Redactor
 from airflow_provider_exa.client.settings import PROXY_FORM, ConnectionSettings, check_proxy
 from airflow_provider_exa.protocol.errors import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import requests
     from requests.adapters import HTTPAdapter
 
-#: Seconds for a TCP connection, and again for its TLS.
+#: Seconds for a TCP connection to one address, again for its TLS, and for a proxy to open a tunnel.
 CONNECT_TIMEOUT = 5.0
 #: Bytes of an unpacked answer.
 MAX_BODY = 16 * 1024 * 1024
@@ -64,12 +64,10 @@ class Transport:
         import requests
         from requests.utils import select_proxy
         from urllib3.exceptions import HTTPError
-        from urllib3.util import Timeout
 
         self.settings = settings
         self._failures = (OSError, HTTPError, HTTPException)  # requests' own errors are OSErrors
         self._new_request = requests.Request
-        self._new_timeout: Any = Timeout  # the stubs of requests do not know that it takes one
         # What the environment says of proxies and certificates is looked up once, not for each request;
         # the connection's own settings beat it.
         proxies = {"http": settings.proxy, "https": settings.proxy} if settings.proxy else {}
@@ -119,9 +117,9 @@ class Transport:
             "x-api-key": self.settings.api_key,
         }
         prepared = self._new_request(request.method, url, headers, params=request.params).prepare()
-        timeout = self._new_timeout(connect=min(CONNECT_TIMEOUT, seconds), read=seconds, total=seconds)
+        timeout = (min(CONNECT_TIMEOUT, seconds), seconds)
         text = self._redactor.text
-        with self._adapter.send(prepared, timeout=timeout, **self._options) as answer:
+        with within(seconds), self._adapter.send(prepared, timeout=timeout, **self._options) as answer:
             body = (
                 b""
                 if is_redirect(answer.status_code)
