@@ -179,7 +179,7 @@ class AsyncClient:
                 if not self._connection.differs(settings):
                     return current
                 transport = await asyncio.to_thread(Transport, settings)
-            except ExaError as error:
+            except Exception as error:  # whatever it is, the settings in use may still work
                 self._connection.keep(error)
                 return current
             self._connection.replace(transport)

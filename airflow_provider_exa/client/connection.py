@@ -63,8 +63,9 @@ class Connection:
 
     def differs(self, settings: ConnectionSettings) -> bool:
         """Return whether the settings that were read need another transport."""
-        self._warned = False
-        return self.transport is None or self.transport.settings != settings
+        changed = self.transport is None or self.transport.settings != settings
+        self._warned = self._warned and changed
+        return changed
 
     def replace(self, transport: Transport) -> None:
         """Use another transport from now on."""
@@ -72,6 +73,7 @@ class Connection:
             log.info("The Airflow connection %r has changed; its new settings are in use.", self.conn_id)
             self.transport.close()
         self.transport = transport
+        self._warned = False
 
     def keep(self, error: Exception) -> None:
         """Go on with the settings in use, as the connection cannot be read anew; say so once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socketserver
 import ssl
 import threading
@@ -29,6 +30,32 @@ def monitor(monitor_id: str = "mon_a") -> Call[str]:
 def beside(calls: Iterable[Call[Any]]) -> Call[list[Any]]:
     """Make calls beside each other; the result is a list of their results and errors."""
     return (yield list(calls))
+
+
+def _connection(**fields: Any) -> Callable[[pytest.MonkeyPatch], None]:
+    text = json.dumps({"conn_type": "exa", **fields})
+    return lambda patch: patch.setenv("AIRFLOW_CONN_EXA_DEFAULT", text)
+
+
+def _unusable(_settings: object) -> None:
+    raise RuntimeError("no transport can be made")
+
+
+def _break_transport(patch: pytest.MonkeyPatch) -> None:
+    _connection(password="another-key-5678")(patch)
+    for driver in ("client", "async_client"):
+        patch.setattr(f"airflow_provider_exa.client.{driver}.Transport", _unusable)
+
+
+#: What may happen to a connection in use so that it cannot be read anew.
+RENEWALS_THAT_FAIL: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "gone": lambda patch: patch.delenv("AIRFLOW_CONN_EXA_DEFAULT"),
+    "without a key": _connection(),
+    "a proxy that is none": _connection(password="key", extra={"proxy": "nonsense"}),
+    "a proxy without SOCKS": _connection(password="key", extra={"proxy": "socks5://127.0.0.1:9"}),
+    "a password that cannot be sent": _connection(password="key", extra={"proxy": "http://u:\u0436@a"}),
+    "an error of any kind": _break_transport,
+}
 
 
 #: What a server does with a connection once it has read the head of a request.

@@ -33,7 +33,7 @@ from airflow_provider_exa.protocol.errors import (
 from airflow_provider_exa.protocol.messages import Request, ask
 from airflow_provider_exa.standin import Fault, StandIn
 from airflow_provider_exa.timing import Timing, use_timing
-from tests.client.conftest import Speaker, Wire, beside, monitor
+from tests.client.conftest import RENEWALS_THAT_FAIL, Speaker, Wire, beside, monitor
 from tests.client.test_faults import answer
 
 KEY = "standin-key-1234"
@@ -415,7 +415,7 @@ def test_a_lookup_that_fails_for_a_moment_is_trouble(exa: StandIn, monkeypatch: 
     run(scenario)
 
 
-@pytest.mark.parametrize("change", ["gone", "without a key"])
+@pytest.mark.parametrize("change", RENEWALS_THAT_FAIL)
 def test_a_renewal_that_fails_keeps_the_settings_in_use(
     exa: StandIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, change: str
 ) -> None:
@@ -423,10 +423,7 @@ def test_a_renewal_that_fails_keeps_the_settings_in_use(
 
     async def scenario(client: AsyncClient) -> None:
         await client.call(monitor())
-        if change == "gone":
-            monkeypatch.delenv("AIRFLOW_CONN_EXA_DEFAULT")
-        else:
-            monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", json.dumps({"conn_type": "exa"}))
+        RENEWALS_THAT_FAIL[change](monkeypatch)
         for _ in range(2):
             with pytest.raises(ExaPermanentError):
                 await client.call(monitor("mon_none"))

@@ -21,7 +21,7 @@ from airflow_provider_exa.protocol.errors import (
 from airflow_provider_exa.protocol.messages import Request, ask
 from airflow_provider_exa.standin import Fault, StandIn
 from airflow_provider_exa.timing import Timing, use_timing
-from tests.client.conftest import Speaker, Wire, beside, monitor
+from tests.client.conftest import RENEWALS_THAT_FAIL, Speaker, Wire, beside, monitor
 
 KEY = "standin-key-1234"
 
@@ -173,13 +173,14 @@ def test_a_connection_in_use_is_read_anew_anyway(exa: StandIn, connect: Callable
         assert (len(exa.requests), len(other.requests)) == (1, 1)
 
 
+@pytest.mark.parametrize("change", RENEWALS_THAT_FAIL)
 def test_a_renewal_that_fails_keeps_the_settings_in_use(
-    exa: StandIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, change: str
 ) -> None:
     """It is warned about once."""
     with closing(Client("exa_default")) as client:
         client.call(monitor())
-        monkeypatch.delenv("AIRFLOW_CONN_EXA_DEFAULT")
+        RENEWALS_THAT_FAIL[change](monkeypatch)
         for _ in range(2):
             with pytest.raises(ExaPermanentError):
                 client.call(monitor("mon_none"))
