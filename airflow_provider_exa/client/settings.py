@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.sdk import BaseHook
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_HOST = "https://api.exa.ai"
 PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
-PROXY_FORM = "a URL such as http://proxy.example:3128"
+PROXY_FORM = "a URL such as http://proxy.example:3128, its user and password in Latin-1 at most"
 
 _HOST_NAME = re.compile(r"\w[\w.-]*")
 
@@ -62,6 +62,8 @@ def check_proxy(value: Any) -> str:
         raise ValueError
     parts = urlsplit(value.strip())
     if parts.scheme not in PROXY_SCHEMES or not _has_address(parts):
+        raise ValueError
+    if any(char > "\xff" for char in unquote(f"{parts.username}{parts.password}")):
         raise ValueError
     return value.strip()
 

@@ -85,7 +85,7 @@ class Transport:
             self._adapter.get_connection_with_tls_context(
                 prepared, self._options["verify"], self._options["proxies"]
             )
-        except self._failures as error:
+        except (ValueError, *self._failures) as error:
             unusable = f"unusable host or proxy ({self._redactor.text(str(error))[:MAX_QUOTED]})"
         else:
             return

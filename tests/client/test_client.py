@@ -195,6 +195,11 @@ def test_a_renewal_that_fails_keeps_the_settings_in_use(
         ("http://user:secret-word@proxy.corp:port", None),
         ("http://user:secret-word@", None),
         ("gopher://user:secret-word@proxy.corp:70", None),
+        ("http://user:secret-w\u043erd@proxy.corp", None),
+        ("http://user:secret-w%D0%BErd@proxy.corp", None),
+        ("http://us\u0435r:secret-word@proxy.corp", None),
+        ("https://user:secret-\u4e2d@proxy.corp", None),
+        ("http://user:secret-w\u043erd@proxy.corp", "HTTP_PROXY"),
         ("http://user:secret-word@proxy.corp:99999", "HTTP_PROXY"),
         ("http://user:secret-word@proxy.corp:port", "ALL_PROXY"),
         ("gopher://user:secret-word@proxy.corp", "http_proxy"),
@@ -219,7 +224,7 @@ def test_a_proxy_that_cannot_be_one_is_refused_at_once(
         connect("http://exa.invalid", proxy=proxy)
     with pytest.raises(ExaInputError, match="HTTP_PROXY" if variable else "extra 'proxy'") as caught:
         Client("exa_default").call(monitor())
-    assert "secret" not in str(caught.value)
+    assert "secret" not in f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
     assert no_pauses == []
 
 
