@@ -154,7 +154,7 @@ def test_an_extra_changes_its_setting(account: Read, extra: dict[str, Any], read
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *product(["timeout"], (0, -1, "soon", "nan", float("inf"), [])),
+        *product(["timeout"], (0, -1, "soon", "nan", float("inf"), [], 1_000_001, 1e12, "1e20", 10**400)),
         *product(["retries"], (-1, "few", "2.5", 2.5, [], float("inf"))),
         *product(["verify"], ("maybe", 2, [], "/etc/ca.pem")),
         *product(["ca_file"], ("/nonexistent", False, [])),

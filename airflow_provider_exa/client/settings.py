@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,8 @@ log = logging.getLogger(__name__)
 
 
 DEFAULT_HOST = "https://api.exa.ai"
+#: The longest timeout in seconds; a socket counts milliseconds in 32 bits.
+MAX_TIMEOUT = 1_000_000.0
 PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 PROXY_FORM = "a URL such as http://proxy.example:3128, its user and password in Latin-1 at most"
 
@@ -34,7 +35,7 @@ _HOST_NAME = re.compile(r"\w[\w.-]*")
 
 def _seconds(value: Any) -> float:
     seconds = float(value)
-    if not 0 < seconds < math.inf:
+    if not 0 < seconds <= MAX_TIMEOUT:
         raise ValueError
     return seconds
 
@@ -86,7 +87,7 @@ def _flag(value: Any) -> bool:
 
 #: The extras of a connection: how each is read, and what it has to be.
 EXTRAS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
-    "timeout": (_seconds, "a number of seconds above 0"),
+    "timeout": (_seconds, f"a number of seconds above 0, at most {MAX_TIMEOUT:.0f}"),
     "retries": (_count, "a whole number, 0 or more"),
     "verify": (_flag, "true or false"),
     "ca_file": (_path, "the path of a CA bundle that is there"),

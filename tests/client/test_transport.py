@@ -22,7 +22,7 @@ import pytest
 from tenacity import Retrying
 
 from airflow_provider_exa.client.retries import retry_policy
-from airflow_provider_exa.client.settings import ConnectionSettings
+from airflow_provider_exa.client.settings import MAX_TIMEOUT, ConnectionSettings
 from airflow_provider_exa.client.transport import Transport
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.protocol.errors import (
@@ -294,6 +294,11 @@ def test_a_slow_server_costs_no_more_than_the_timeout(
     with pytest.raises(ExaTransientError, match="gave no answer"):
         ExaHook().get_monitor("mon_a")
     assert 0.4 < time.monotonic() - start < 3
+
+
+def test_a_socket_takes_the_longest_timeout(exa: StandIn, send: Send) -> None:
+    """A connection may have none that ends in an error of a library."""
+    assert send(timeout=MAX_TIMEOUT).status == 200
 
 
 # --- what comes back ------------------------------------------------------------------------------
