@@ -135,13 +135,15 @@ class Transport:
             )
 
     def _read(self, answer: requests.Response, asked: str, seconds: float) -> bytes:
-        # In pieces: a thread that frees a large block keeps as much memory ever after (malloc's thresholds).
-        chunks: list[bytes] = []
+        # In blocks: a thread that frees a large one keeps as much memory ever after (malloc's thresholds).
+        blocks = [bytearray()]
         size = 0
         try:
             # Not iter_content, which waits until a chunk is full: bytes may come one by one for ever.
             while chunk := answer.raw.read1(CHUNK, decode_content=True):
-                chunks.append(chunk)
+                if len(blocks[-1]) >= CHUNK:
+                    blocks.append(bytearray())
+                blocks[-1] += chunk
                 size += len(chunk)
                 if size > MAX_BODY:
                     raise ExaHugeAnswerError(f"Exa's answer has more than {MAX_BODY >> 20} MiB ({asked}).")
@@ -149,7 +151,7 @@ class Transport:
             if size < LARGE_BODY or not _find(error, TimeoutError):
                 raise
         else:
-            return b"".join(chunks)
+            return b"".join(blocks)
         raise ExaHugeAnswerError(
             f"Exa's answer did not arrive within {seconds:g} s, only {size >> 10} KiB of it ({asked}). "
             "Ask for less at once, or give the connection a longer timeout."

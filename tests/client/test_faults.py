@@ -26,7 +26,7 @@ from airflow_provider_exa.protocol.errors import (
 from airflow_provider_exa.protocol.messages import Call, Request, ask
 from airflow_provider_exa.timing import timing, use_timing
 from tests.client.conftest import Wire
-from tests.faults import FAULTS, FINE, TIMEOUT, answer, say
+from tests.faults import CHUNK, CHUNKED, FAULTS, FINE, TIMEOUT, answer, say
 
 KEY = "marked-key-0123456789"
 MONITOR = Request("/m")
@@ -209,6 +209,22 @@ def test_a_bomb_is_not_unpacked(wire: Callable[..., Wire], outcome: Callable[...
     try:
         outcome(server)
         assert tracemalloc.get_traced_memory()[1] < 2 * MAX_BODY + 2**22
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [1, 16])
+def test_an_answer_in_small_chunks_takes_no_more_memory(
+    wire: Callable[..., Wire], outcome: Callable[..., Any], size: int
+) -> None:
+    """Each piece as an object of its own would take fifty bytes more."""
+    blank = b"%x\r\n%b\r\n" % (size, b" " * size)
+    server = wire(CHUNKED, blank * 20_000, CHUNK, b"0\r\n\r\n")
+    outcome(server)  # what is imported does not count
+    tracemalloc.start()
+    try:
+        assert outcome(server, timeout=30) == "run_1"
+        assert tracemalloc.get_traced_memory()[1] < 3 * 20_000 * size + 2**19
     finally:
         tracemalloc.stop()
 
