@@ -266,8 +266,8 @@ FAULTS: dict[str, Case] = {
         ExaPermanentError,
         "Exa answered 404: 'Monitor not found'",
     ),
-    "404 that hangs": no_answer(
-        then_hang(head(LENGTH, status="404 Not Found"), b"{"), "ReadTimeoutError: timed out"
+    "404 that hangs": Case(
+        then_hang(head(LENGTH, status="404 Not Found"), b"{"), ExaPermanentError, "Exa answered 404: '{'"
     ),
     "401": Case(
         say(answer(b'{"error": "Invalid API key"}', status="401 Unauthorized")),

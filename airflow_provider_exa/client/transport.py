@@ -6,6 +6,7 @@ import functools
 import platform
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import BadStatusLine, HTTPException
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from airflow_provider_exa.protocol.messages import (
     Request,
     Response,
     is_redirect,
+    is_success,
     receive,
 )
 
@@ -40,6 +42,9 @@ MAX_BODY = 16 * 1024 * 1024
 #: An answer that has brought so many bytes when its time is over is too large, not lost.
 LARGE_BODY = 8 * 1024
 CHUNK = 64 * 1024
+#: Seconds and bytes for the body of an answer that is no success.
+REFUSAL_TIMEOUT = 2.0
+MAX_REFUSAL = 64 * 1024
 #: The headers of an answer that say something, by lower-case name.
 HEADERS = ("retry-after", "x-request-id")
 #: Requests under way at once over one transport.
@@ -120,11 +125,10 @@ class Transport:
         timeout = (min(CONNECT_TIMEOUT, seconds), seconds)
         text = self._redactor.text
         with within(seconds), self._adapter.send(prepared, timeout=timeout, **self._options) as answer:
-            body = (
-                b""
-                if is_redirect(answer.status_code)
-                else self._read(answer, f"{request.method} {url}", seconds)
-            )
+            if is_success(answer.status_code):
+                body = self._read(answer, f"{request.method} {url}", seconds)
+            else:
+                body = self._read_refusal(answer)
             return Response(
                 status=answer.status_code,
                 body=self._redactor.body(body),
@@ -156,6 +160,15 @@ class Transport:
             f"Exa's answer did not arrive within {seconds:g} s, only {size >> 10} KiB of it ({asked}). "
             "Ask for less at once, or give the connection a longer timeout."
         )
+
+    def _read_refusal(self, answer: requests.Response) -> bytes:
+        """Read what comes soon of a body that says why; the status counts without it."""
+        body = bytearray()
+        if not is_redirect(answer.status_code):
+            with suppress(*self._failures), within(REFUSAL_TIMEOUT):
+                while len(body) < MAX_REFUSAL and (chunk := answer.raw.read1(CHUNK, decode_content=True)):
+                    body += chunk
+        return bytes(body)
 
     def _failure(self, error: Exception, asked: str, *, repeatable: bool) -> ExaError:
         conn_id = self.settings.conn_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
 import threading
@@ -11,10 +12,12 @@ import tracemalloc
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
 
+from airflow_provider_exa.client import transport
 from airflow_provider_exa.client.async_client import AsyncClient
 from airflow_provider_exa.client.client import Client
 from airflow_provider_exa.client.transport import MAX_BODY
@@ -25,8 +28,19 @@ from airflow_provider_exa.protocol.errors import (
 )
 from airflow_provider_exa.protocol.messages import Call, Request, ask
 from airflow_provider_exa.timing import timing, use_timing
-from tests.client.conftest import Wire
-from tests.faults import CHUNK, CHUNKED, FAULTS, FINE, TIMEOUT, answer, say
+from tests.client.conftest import Script, Wire
+from tests.faults import (
+    CHUNK,
+    CHUNKED,
+    FAULTS,
+    FINE,
+    TIMEOUT,
+    answer,
+    for_ever,
+    head,
+    say,
+    then_hang,
+)
 
 KEY = "marked-key-0123456789"
 MONITOR = Request("/m")
@@ -227,6 +241,55 @@ def test_an_answer_in_small_chunks_takes_no_more_memory(
         assert tracemalloc.get_traced_memory()[1] < 3 * 20_000 * size + 2**19
     finally:
         tracemalloc.stop()
+
+
+BOMB = gzip.compress(b"\0" * 2**27)
+GIVEN = ("Content-Length: 999999", "Retry-After: 7")
+#: How the body of a refusal may fail.
+BODIES_THAT_FAIL: dict[str, Callable[[str], Script]] = {
+    "hangs": lambda status: then_hang(head(*GIVEN, status=status)),
+    "hangs in the middle": lambda status: then_hang(head(*GIVEN, status=status), b'{"error": "no'),
+    "byte by byte": lambda status: for_ever(head(*GIVEN, status=status), b" ", 0.02),
+    "cut": lambda status: say(head(*GIVEN, status=status), b'{"error": "no'),
+    "too large": lambda status: for_ever(head("Retry-After: 7", status=status), b" " * 65536),
+    "a bomb": lambda status: say(answer(BOMB, "Content-Encoding: gzip", "Retry-After: 7", status=status)),
+    "no gzip": lambda status: say(
+        answer(b"no gzip", "Content-Encoding: gzip", "Retry-After: 7", status=status)
+    ),
+    "no chunks": lambda status: say(
+        head("Transfer-Encoding: chunked", "Retry-After: 7", status=status), b"zz\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BODIES_THAT_FAIL)
+@pytest.mark.parametrize(
+    ("method", "status"),
+    [*product(["GET"], (400, 401, 404, 407, 429, 500)), *product(["POST"], (404, 429, 500, 503))],
+)
+def test_a_refusal_counts_without_its_body(
+    *, wire: Callable[..., Wire], outcome: Callable[..., Any], status: int, fault: str, method: str
+) -> None:
+    """Its status says whether the request is sent again, and its header when."""
+    began = time.monotonic()
+    error = outcome(wire(script=BODIES_THAT_FAIL[fault](f"{status} No")), method=method)
+    assert time.monotonic() - began < TIMEOUT + 1
+    assert error.status == status
+    if isinstance(error, ExaTransientError):
+        assert error.retry_after == 7
+        assert error.repeatable is (method == "GET" or status in (429, 503))
+
+
+def test_the_body_of_a_refusal_is_not_waited_for_long(
+    wire: Callable[..., Wire], outcome: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the answer to a request may take; a body that comes a little later is read."""
+    monkeypatch.setattr(transport, "REFUSAL_TIMEOUT", 0.3)
+    began = time.monotonic()
+    assert outcome(wire(script=BODIES_THAT_FAIL["hangs"]("401 No")), timeout=30).status == 401
+    assert time.monotonic() - began < 5
+    later = wire(head(status="404 Not Found"), b'{"message": "No such', b' monitor"}', pause=0.05)
+    assert str(outcome(later, timeout=30)).startswith("Exa answered 404: 'No such monitor'")
 
 
 def test_a_large_answer_is_decoded_where_it_is_sent(
