@@ -20,7 +20,7 @@ os.environ |= {"AIRFLOW_HOME": _home.name, "AIRFLOW__CORE__LOAD_EXAMPLES": "Fals
 import croniter  # noqa: E402, F401 (its import starts a process, which must not be in a pure test)
 import urllib3  # noqa: E402, F401 (its import binds a socket)
 
-from airflow_provider_exa.protocol import paging  # noqa: E402
+from airflow_provider_exa.protocol import page_size  # noqa: E402
 from airflow_provider_exa.protocol.models import warn_once  # noqa: E402
 from airflow_provider_exa.standin import StandIn  # noqa: E402
 from airflow_provider_exa.timing import Timing, use_timing  # noqa: E402
@@ -98,7 +98,7 @@ def _timing(request: pytest.FixtureRequest, impatience: Timing) -> Iterator[None
 @pytest.fixture(autouse=True)
 def _fresh_warnings() -> None:
     warn_once.cache_clear()
-    paging._page_sizes.clear()
+    page_size._page_sizes.clear()
 
 
 @pytest.fixture

@@ -33,21 +33,19 @@ from airflow_provider_exa.protocol.messages import (
     read,
 )
 from airflow_provider_exa.protocol.models import MonitorRun, warn_once
+from airflow_provider_exa.protocol.page_size import forgo_limit, note_arrival, shrink, size_of, sized_params
 
 T = TypeVar("T")
+#: Two moments, or none.
+Ends = tuple[DateTime, ...]
 
 BEGINNING_OF_TIME = DateTime(1, 1, 1, tzinfo=UTC)
 END_OF_TIME = DateTime(9999, 12, 31, tzinfo=UTC)
 MAX_PAGES = 1000
-#: How many objects Exa puts on a page, at most, where no ``limit`` is sent: 50, says its documentation.
-DEFAULT_PAGE_SIZE = 50
+#: Pages of one run show an order only together; so many of them hardly do by chance.
+MIN_PAGES_IN_ORDER = 10
 #: An oldest-first listing of more pages than this is gone on from where it ended.
 MIN_PAGES_TO_RESUME = 3
-#: Listings whose page size is remembered.
-MAX_REMEMBERED = 1000
-
-#: The ``limit`` that a listing's pages arrive with, by its path; None if Exa refuses the parameter.
-_page_sizes: dict[str, int | None] = {}
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,8 @@ class Listing(Generic[T]):
     :param since: paging may stop where a page shows that all later ones lie before this moment
     :param number: of this page, from 1
     :param cursors: those of the pages before this one
+    :param newest_first: when the first and the last run on the pages before this one were created; None if
+        those do not list their runs newest first
     """
 
     path: str
@@ -67,6 +67,7 @@ class Listing(Generic[T]):
     since: DateTime | None = None
     number: int = 1
     cursors: frozenset[str] = frozenset()
+    newest_first: Ends | None = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Page(Generic[T]):
     :param readable: how many items come before the first that cannot be read
     :param unreadable: that item, and why it cannot be read
     :param is_last: whether the listing ends with this page
+    :param listed_back_to: the moment before which all later pages lie, if this one shows that
     """
 
     items: Sequence[T]
@@ -88,6 +90,7 @@ class Page(Generic[T]):
     readable: int | None = None
     unreadable: str | None = None
     is_last: bool = False
+    listed_back_to: DateTime | None = None
 
 
 @dataclass(frozen=True)
@@ -123,15 +126,16 @@ def fetch_page(listing: Listing[T]) -> Call[Page[T]]:
     if endless := _endless(listing):
         return Page((), truncated=endless)
     while True:
-        sized = replace(listing, params=_with_remembered_limit(listing))
+        params = sized_params(listing.path, listing.params)
         try:
-            return (yield from _fetch_page(sized))
+            page = yield from _fetch_page(listing, params)
         except ExaHugeAnswerError:
-            limit = int(sized.params.get("limit", DEFAULT_PAGE_SIZE))
-            if limit == 1 or _page_sizes.get(listing.path, limit) is None:
+            if not shrink(listing.path, size_of(params)):
                 raise
+        else:
+            note_arrival(listing.path, size_of(params), size_of(listing.params))
+            return page
         warn_once(f"The listing {listing.path} is too large to be read; it is listed in smaller pages.")
-        _remember_limit(listing.path, max(1, limit // 5))
 
 
 def list_back_to(listing: Listing[MonitorRun], earlier: ListedRuns | None = None) -> Call[ListedRuns]:
@@ -223,9 +227,20 @@ def sort_key(run: MonitorRun) -> tuple[DateTime, str]:
 def listed_back_to(runs: Sequence[MonitorRun]) -> DateTime | None:
     """Return the moment before which all later pages lie, if these runs show newest-first order."""
     # unverified: the order in which Websets lists runs. It is believed page by page, where a page shows it.
-    times = [run.created_at for run in runs]
-    if len(times) > 1 and times[-1] < times[0] and times == sorted(times, reverse=True):
-        return times[-1]
+    return _last_of(_newest_first(runs, ()))
+
+
+def _newest_first(runs: Sequence[MonitorRun], before: Ends | None) -> Ends | None:
+    """Return when the first and the last run were created, from those before on; None if not newest first."""
+    if before is None:
+        return None
+    times = [*before, *(run.created_at for run in runs)]
+    return (*times[:1], *times[-1:]) if times == sorted(times, reverse=True) else None
+
+
+def _last_of(newest_first: Ends | None) -> DateTime | None:
+    if newest_first and newest_first[-1] < newest_first[0]:
+        return newest_first[-1]
     return None
 
 
@@ -233,10 +248,9 @@ def _complete_back_to(page: Page[MonitorRun]) -> DateTime:
     """Return the moment since which the listing is complete, as far as this page shows."""
     if page.is_last and page.readable is None:
         return BEGINNING_OF_TIME
-    shown = listed_back_to(page.items)
-    if shown is None or page.readable == 0:
+    if page.listed_back_to is None or page.readable == 0:
         return END_OF_TIME
-    return shown if page.readable is None else page.items[page.readable - 1].created_at
+    return page.listed_back_to if page.readable is None else page.items[page.readable - 1].created_at
 
 
 def _endless(listing: Listing[Any]) -> ExaError | None:
@@ -253,39 +267,22 @@ def _endless(listing: Listing[Any]) -> ExaError | None:
     return None
 
 
-def _with_remembered_limit(listing: Listing[Any]) -> Mapping[str, str | int]:
-    if listing.path not in _page_sizes:
-        return listing.params
-    limit = _page_sizes[listing.path]
-    given = {name: value for name, value in listing.params.items() if name != "limit"}
-    if limit is None:
-        return given
-    return {**given, "limit": min(limit, int(listing.params.get("limit", limit)))}
-
-
-def _remember_limit(path: str, limit: int | None) -> None:
-    while len(_page_sizes) >= MAX_REMEMBERED:
-        del _page_sizes[next(iter(_page_sizes))]
-    _page_sizes[path] = limit
-
-
-def _fetch_page(listing: Listing[T]) -> Call[Page[T]]:
+def _fetch_page(listing: Listing[T], params: Mapping[str, str | int]) -> Call[Page[T]]:
     parse = functools.partial(_parse_page, listing)
-    request = Request(listing.path, listing.params, parse=parse)
+    request = Request(listing.path, params, parse=parse)
     response = yield request
     suspect = {1: "limit", 2: "cursor"}.get(listing.number)
     # unverified: Websets documents no parameter for its list of runs, so a 400 to the first use of one may
     # mean that Exa does not know it.
-    if response.status != 400 or suspect not in listing.params or is_bad_key(response):
+    if response.status != 400 or suspect not in params or is_bad_key(response):
         return _explain(listing, read(request, response, parse), response.redact)
-    params = {name: value for name, value in listing.params.items() if name != suspect}
-    parse = functools.partial(_parse_page, replace(listing, params=params))
+    params = {name: value for name, value in params.items() if name != suspect}
     request = Request(listing.path, params, parse=parse)
     response = yield request
     page = _explain(listing, read(request, response, parse), response.redact)
     warn_once(f"Exa refuses the parameter {suspect!r} for {listing.path}; listed without it.")
     if suspect == "limit":
-        _remember_limit(listing.path, None)
+        forgo_limit(listing.path)
         return page
     return Page((), truncated=_incomplete(listing, "Exa refuses the parameter 'cursor'"))
 
@@ -305,10 +302,16 @@ def _parse_page(listing: Listing[T], body: Mapping[str, Any]) -> Page[T]:
     if not isinstance(data, list):
         raise TypeError(f"'data' is {data!r:.100}")
     page = _parse_items(listing, data)
+    runs = [item for item in page.items if isinstance(item, MonitorRun)]
+    newest_first = _newest_first(runs, listing.newest_first)
+    shown = listed_back_to(runs)
+    if shown is None and listing.number >= MIN_PAGES_IN_ORDER:
+        shown = _last_of(newest_first)
+    page = replace(page, listed_back_to=shown)
     has_more = body.get("hasMore")
     if not (cursor if has_more is None else has_more):
         return replace(page, is_last=True)
-    if _reaches(listing, page):
+    if listing.since and shown and shown < listing.since:
         return page
     # unverified: whether a list of runs can have this. Exa's list of imports was seen with it.
     if not data or not cursor:
@@ -319,16 +322,9 @@ def _parse_page(listing: Listing[T], body: Mapping[str, Any]) -> Page[T]:
         params={**listing.params, "cursor": str(cursor)},
         number=listing.number + 1,
         cursors=listing.cursors | {str(listing.params.get("cursor", ""))},
+        newest_first=newest_first,
     )
     return replace(page, next_page=next_page)
-
-
-def _reaches(listing: Listing[Any], page: Page[Any]) -> bool:
-    """Return whether paging may stop: the page shows that nothing later is needed."""
-    if listing.since is None:
-        return False
-    shown = listed_back_to(page.items)
-    return shown is not None and shown < listing.since
 
 
 def _parse_items(listing: Listing[T], data: Sequence[Any]) -> Page[T]:

@@ -30,11 +30,6 @@ START = pendulum.datetime(2026, 1, 31)
 RUN: dict[str, Any] = {"id": "run_1", "status": "completed", "createdAt": "2026-01-31T06:00:00.000Z"}
 
 
-@pytest.fixture(autouse=True)
-def _no_remembered_sizes() -> None:
-    paging._page_sizes.clear()
-
-
 Ask = Callable[[ExaHook, str], Any]
 
 
@@ -296,23 +291,15 @@ def test_a_page_that_is_too_large_is_listed_in_smaller_ones(
 ) -> None:
     """Each run of a search monitor may hold all that it found; the pages after that are as small at once."""
     found = [{"title": "long", "text": "x" * 900_000}]
-    ids = [exa.add_run("mon_a", results=found) for _ in range(25)]
+    ids = [exa.add_run("mon_a", results=found) for _ in range(19)]
     assert list_runs(ExaHook(api="search")) == ids[::-1]
-    assert [request.query.get("limit") for request in exa.requests] == [
-        "20",
-        "4",
-        "4",
-        "4",
-        "4",
-        "4",
-        "4",
-        "4",
-    ]
+    assert [request.query.get("limit") for request in exa.requests] == ["20", "4", "4", "4", "4", "4"]
     (warning,) = warnings_of(caplog)
     assert warning.startswith("The listing /monitors/mon_a/runs is too large to be read")
     exa.requests.clear()
-    next(ExaHook(api="search").list_monitor_runs("mon_a"))
-    assert [request.query for request in exa.requests] == [{"limit": "4"}]
+    for _ in range(2):
+        next(ExaHook(api="search").list_monitor_runs("mon_a"))
+    assert [request.query for request in exa.requests] == [{"limit": "8"}, {"limit": "8"}]
 
 
 def test_a_size_that_is_remembered_is_no_more_than_was_asked_for(exa: StandIn, ten: list[str]) -> None:
@@ -324,14 +311,6 @@ def test_a_size_that_is_remembered_is_no_more_than_was_asked_for(exa: StandIn, t
     for monitor_id, options in (("mon_a", {"page_size": 2}), ("mon_a", {"page_size": 20}), ("mon_b", {})):
         next(ExaHook().list_monitor_runs(monitor_id, **options))
     assert [request.query for request in exa.requests] == [{"limit": "2"}, {"limit": "10"}, {}]
-
-
-def test_only_so_many_sizes_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory of a triggerer does not grow with the monitors that it has ever listed."""
-    monkeypatch.setattr(paging, "MAX_REMEMBERED", 3)
-    for number in range(5):
-        paging._remember_limit(f"/monitors/{number}/runs", number)
-    assert paging._page_sizes == {f"/monitors/{number}/runs": number for number in (2, 3, 4)}
 
 
 def test_one_run_that_is_too_large_is_an_error(exa: StandIn, ten: list[str]) -> None:

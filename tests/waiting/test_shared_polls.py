@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_exa.protocol import paging
+from airflow_provider_exa.protocol import page_size, paging
 from airflow_provider_exa.protocol.models import STATUSES, MonitorRun
 from airflow_provider_exa.protocol.paging import sort_key
 from airflow_provider_exa.waiting.selection import RunSelector, RunsSince, Selector, StartedRun
@@ -80,7 +80,7 @@ subscribers = st.lists(st.one_of(by_id, by_listing, assets), min_size=2, max_siz
 
 def poll(exa: Exa, *selectors: Selector) -> Snapshot:
     """Poll once, as the first poll for all of them."""
-    paging._page_sizes.clear()
+    page_size._page_sizes.clear()
     return exa.poll(*selectors, confirm=any(isinstance(each, RunsSince) for each in selectors))
 
 
