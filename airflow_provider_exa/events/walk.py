@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: The statuses of an answer to a cursor that has expired, say.
+UNKNOWN_PAGE = (400, 404, 410, 422)
+
 
 @dataclass
 class Walk:
     """
     Reads page after page whatever a cursor is owed, one page in memory at a time.
 
-    A page that fails is asked for again, so a walk goes on where it stopped. A listing that cannot be read to
-    its end is walked again from its beginning, less and less often.
+    A page that fails is asked for again, less and less often, so a walk goes on where it stopped. A listing
+    that cannot be read to its end, or whose cursor Exa knows no more, is walked again from its beginning.
 
     :param asset: its name, for the triggerer's log
     :param statuses: how a run must have ended to be reported
@@ -101,15 +104,23 @@ class Walk:
         return is_whole
 
     async def _fetch(self, client: AsyncClient, listing: Listing[MonitorRun]) -> Page[MonitorRun]:
-        """Fetch a page; trouble at Exa is waited out."""
+        """
+        Fetch a page; trouble at Exa or with the key is waited out.
+
+        :raises ExaError: Exa does not know the page
+        """
         pause = self.interval
         while True:
             try:
                 return await client.call(fetch_page(listing))
-            except ExaTransientError as error:
+            except ExaError as error:
+                if error.status in UNKNOWN_PAGE:
+                    raise
+                is_transient = isinstance(error, ExaTransientError)
+                longest = timing().max_trouble_interval if is_transient else timing().permanent_error_interval
                 self.is_troubled = True
                 self.on_page()
-                pause = min(pause * 2, timing().max_trouble_interval)
+                pause = min(pause * 2, longest)
                 log.warning("%s It is asked again in %.0f seconds (asset %s).", error, pause, self.asset)
                 await asyncio.sleep(pause)
 

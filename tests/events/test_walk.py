@@ -125,11 +125,17 @@ def test_a_listing_that_cannot_be_read_to_its_end_is_walked_less_and_less_often(
         asyncio.run(scenario())
 
 
-def test_a_first_walk_goes_on_where_it_stopped(exa: StandIn, variables: Variables) -> None:
+REFUSED = [Fault(status=status) for status in (401, 402, 403, 407, 503)]
+
+
+@pytest.mark.parametrize(
+    "fault", [*REFUSED, Fault(kind="redirect", location="/login")], ids=lambda it: f"{it.kind} {it.status}"
+)
+def test_a_first_walk_goes_on_where_it_stopped(exa: StandIn, variables: Variables, fault: Fault) -> None:
     """A page that fails is asked for again, not the ones before it, and new runs do not wait for it."""
     exa.page_size = 5
     add_runs(exa)
-    exa.fail(Fault(times=5, path="cursor=run_015"))
+    exa.fail(replace(fault, times=5, path="cursor=run_015"))
 
     async def scenario() -> None:
         async with Triggerer() as triggerer:
