@@ -8,6 +8,8 @@ from typing import Any
 from airflow_provider_exa.protocol.errors import ERRORS, ExaError, ExaRunFailedError
 
 FAIL_ON = ("failed", "canceled")
+#: How many runs that did not end well an error describes.
+MAX_DESCRIBED = 5
 
 
 def is_decided(
@@ -33,11 +35,14 @@ def raise_for_outcome(
 
     :param runs: as :meth:`~airflow_provider_exa.protocol.models.MonitorRun.as_dict` returns them
     :param fail_on: the outcomes that are not well
-    :param error: what to raise; it names each run that did not end well, and why
+    :param error: what to raise; it names the first runs that did not end well, and why
     """
     failed = [run for run in runs if run["status"] in fail_on]
     if len(runs) - len(failed) < needed:
-        raise error(" ".join(map(_describe, failed)))
+        texts = [_describe(run) for run in failed[:MAX_DESCRIBED]]
+        if len(failed) > MAX_DESCRIBED:
+            texts.append(f"{len(failed) - MAX_DESCRIBED} more runs did not end well.")
+        raise error(" ".join(texts))
 
 
 def unwrap_event(event: Mapping[str, Any]) -> Any:

@@ -43,6 +43,23 @@ def test_a_long_reason_is_cut() -> None:
     assert len(str(caught.value)) < 600
 
 
+def test_an_error_about_many_runs_describes_the_first_few() -> None:
+    """Three hundred that failed at once make a line that somebody reads."""
+    runs = [
+        make_run(f"run_{number}", status="failed", failedReason="x" * 10_000).as_dict()
+        for number in range(300)
+    ]
+    with pytest.raises(ExaRunFailedError) as caught:
+        raise_for_outcome(runs, ["failed"])
+    told = str(caught.value)
+    assert len(told) < 3000
+    assert told.count(" failed: ") == 5
+    assert told.endswith(" 295 more runs did not end well.")
+    with pytest.raises(ExaRunFailedError) as caught:
+        raise_for_outcome(runs[:5], ["failed"])
+    assert str(caught.value).endswith("(monitor mon_a).")
+
+
 def test_another_error_can_be_asked_for() -> None:
     """A task that may start another run is retried."""
     run = make_run("run_1", status="failed").as_dict()
