@@ -9,7 +9,14 @@ from urllib.parse import quote
 
 from airflow_provider_exa.protocol.errors import ExaNotStartedError
 from airflow_provider_exa.protocol.messages import Call, Request, ask, or_error, read
-from airflow_provider_exa.protocol.models import Dialect, Monitor, MonitorRun, parse_monitor, parse_run
+from airflow_provider_exa.protocol.models import (
+    Dialect,
+    Monitor,
+    MonitorRun,
+    parse_monitor,
+    parse_run,
+    required_text,
+)
 from airflow_provider_exa.protocol.paging import Listing
 from airflow_provider_exa.protocol.validation import check_segment
 
@@ -106,7 +113,7 @@ def get_webset_status(
     """
     if webset_id is None:
         webset_id = (yield from get_monitor(dialect, monitor_id)).webset_id
-    return webset_id, (yield from get_webset(dialect, webset_id, lambda body: str(body["status"])))
+    return webset_id, (yield from get_webset(dialect, webset_id, lambda body: required_text(body, "status")))
 
 
 def trigger_monitor(dialect: Dialect, monitor_id: str) -> Call[None]:

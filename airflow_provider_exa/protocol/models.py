@@ -23,6 +23,11 @@ FINISHED = ("completed", "failed", "canceled")
 STATUSES = ("created", "running", *FINISHED)
 
 
+#: Longer ids and words, in characters, are none; a reason is cut. They go into log lines, XComs and events.
+MAX_TEXT = 500
+MAX_REASON = 2000
+
+
 @dataclass(frozen=True)
 class Dialect:
     """
@@ -109,7 +114,7 @@ class MonitorRun:
     :param status: ``created``, ``running``, ``completed``, ``failed``, ``canceled``, or a word of Exa's
         that this version does not know, which counts as not finished
     :param type: ``search`` or ``refresh``, as Exa says it; a search monitor's run has none
-    :param failed_reason: why it failed, in Exa's words
+    :param failed_reason: why it failed, in Exa's words, of which it holds at most 2,000 characters
     :param raw: the run as Exa sent it
     """
 
@@ -193,15 +198,22 @@ def parse_time(text: str) -> DateTime:
     )
 
 
-def _required_text(item: Mapping[str, Any], key: str) -> str:
+def required_text(item: Mapping[str, Any], key: str) -> str:
+    """
+    Return the text that an object holds: an id, a status or a time.
+
+    :raises Exception: there is none, or it is too long to be one
+    """
     value = item[key]
     if not isinstance(value, str) or not value:
         raise TypeError(f"{key!r} is {value!r:.100}")
+    if len(value) > MAX_TEXT:
+        raise ValueError(f"{key!r} has {len(value)} characters")
     return value
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) and len(value) <= MAX_TEXT else None
 
 
 def parse_run(
@@ -212,7 +224,7 @@ def parse_run(
 
     :param keep_raw: whether the run keeps what Exa sent, which may be all that it found
     """
-    id_, status, created_at = (_required_text(item, key) for key in ("id", "status", "createdAt"))
+    id_, status, created_at = (required_text(item, key) for key in ("id", "status", "createdAt"))
     status = dialect.statuses.get(status, status)
     if status not in STATUSES:
         warn_once(
@@ -220,13 +232,15 @@ def parse_run(
         )
     optional = {name: item.get(key) for name, key in dialect.keys.items()}
     reason = optional.pop("failed_reason")
+    if reason is not None:
+        reason = (reason if isinstance(reason, str) else json.dumps(reason))[:MAX_REASON]
     return MonitorRun(
         id=id_,
         monitor_id=_text(item.get("monitorId")) or monitor_id,
         status=status,
         type=_text(item.get("type")),
         created_at=parse_time(created_at),
-        failed_reason=reason if reason is None or isinstance(reason, str) else json.dumps(reason),
+        failed_reason=reason,
         raw=item if keep_raw else {},
         **{name: parse_time(text) if text else None for name, text in optional.items()},
     )
@@ -234,6 +248,6 @@ def parse_run(
 
 def parse_monitor(dialect: Dialect, item: Mapping[str, Any]) -> Monitor:
     """Read a monitor as Exa sends it; only ``id`` and ``status`` have to be there."""
-    status = _required_text(item, "status")
+    status = required_text(item, "status")
     webset_id = _text(item.get("websetId"))
-    return Monitor(_required_text(item, "id"), status, status == dialect.enabled, webset_id, item)
+    return Monitor(required_text(item, "id"), status, status == dialect.enabled, webset_id, item)

@@ -353,6 +353,29 @@ def test_an_event_holds_a_short_reason_whatever_exa_sends(
     assert 0 < len(told) <= 500
 
 
+@pytest.mark.parametrize("key", ["id", "status", "type", "monitorId", "failedReason"])
+def test_an_event_and_a_cursor_are_small_whatever_exa_sends(
+    exa: StandIn, variables: Variables, caplog: pytest.LogCaptureFixture, key: str
+) -> None:
+    """Airflow logs events, and a big one stops the triggerer."""
+    whole = exa.add_run("mon_a", status="failed", created_at=START)
+    odd = {"id": "run_odd", "status": "failed", "createdAt": START.isoformat()}
+    run = {"id": whole, "status": "failed", "createdAt": START.isoformat()}
+    runs = [odd | {key: "x" * 2**20}, run]
+    exa.fail(Fault(status=200, body=json.dumps({"data": runs}).encode(), path="/runs", times=None))
+
+    async def scenario() -> None:
+        async with Triggerer() as triggerer:
+            triggerer.watch(start=START, statuses=["failed"])
+            await until(lambda: triggerer.sent)
+            await more_polls(exa)
+            assert all(len(json.dumps(event)) < 2000 for event in triggerer.sent)
+
+    asyncio.run(scenario())
+    assert len(variables.texts[variables.key]) < 2000
+    assert all(len(record.getMessage()) < 2000 for record in caplog.records)
+
+
 def test_a_cancelled_stream_is_not_waited_for(exa: StandIn, variables: Variables) -> None:
     """The wait before an event counts as stored ends with its stream, and notes nothing."""
     exa.add_run("mon_a", run_id="run_1", created_at=START)

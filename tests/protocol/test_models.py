@@ -159,6 +159,36 @@ def test_a_monitor_as_a_dict_is_json_without_what_exa_sent() -> None:
     assert monitor.as_dict() == {"id": "m", "status": "enabled", "enabled": True, "webset_id": "w"}
 
 
+MEGABYTE = "x" * 2**20
+
+
+@pytest.mark.parametrize("key", ["id", "status", "createdAt"])
+def test_a_run_is_refused_if_what_it_needs_is_too_long(key: str) -> None:
+    """Its id and its status go into log lines, events and an Airflow Variable."""
+    assert len(parse(id="x" * 500).id) == 500
+    with pytest.raises(ValueError, match=f"^'{key}' has 501 characters$"):
+        parse(**{key: "x" * 501})
+
+
+def test_a_run_as_a_dict_is_small_whatever_exa_sends() -> None:
+    """What it needs not is left out or cut; ``raw`` has all of it."""
+    sent = {"type": MEGABYTE, "monitorId": MEGABYTE, "failedReason": MEGABYTE, "output": MEGABYTE}
+    run = parse(**sent)
+    assert (run.type, run.monitor_id, run.failed_reason) == (None, "mon_a", "x" * 2000)
+    assert len(parse(failedReason=[MEGABYTE]).failed_reason or "") == 2000
+    assert run.raw == RUN | sent
+    assert len(json.dumps(run.as_dict())) < 3000
+
+
+@pytest.mark.parametrize("key", ["id", "status"])
+def test_a_monitor_is_refused_if_what_it_needs_is_too_long(key: str) -> None:
+    """Its webset is none if that has no id that can be one."""
+    monitor = {"id": "mon_a", "status": "enabled", "websetId": MEGABYTE}
+    assert models.parse_monitor(DIALECTS["websets"], monitor).webset_id is None
+    with pytest.raises(ValueError, match=f"^'{key}' has 1048576 characters$"):
+        models.parse_monitor(DIALECTS["websets"], monitor | {key: MEGABYTE})
+
+
 @pytest.mark.parametrize(
     ("sent", "kept"),
     [("no credits", "no credits"), (None, None), ({"code": 7}, '{"code": 7}'), (7, "7"), ([], "[]")],

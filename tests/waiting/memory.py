@@ -48,6 +48,7 @@ class Exa:
     :param refuses_limit: whether a ``limit`` is answered with 400
     :param monitor: the status of the answer to a request for the monitor
     :param webset: the webset's status, or the number of the answer's
+    :param webset_body: what else the answer holds
     :param asked: the paths that were asked for
     """
 
@@ -61,6 +62,7 @@ class Exa:
     refuses_limit: bool = False
     monitor: int = 200
     webset: str | int = "idle"
+    webset_body: Mapping[str, Any] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list, compare=False, repr=False)
 
     def answer(self, request: Request) -> Response:
@@ -84,7 +86,7 @@ class Exa:
                 return self.monitor, {"id": "mon_a", "status": "enabled", "websetId": "webset_a"}
             case ["websets", "webset_a"]:
                 status = self.webset if isinstance(self.webset, int) else 200
-                return status, {"status": self.webset}
+                return status, {"status": self.webset, **self.webset_body}
         return 404, None
 
     def _page(self, params: Mapping[str, Any]) -> tuple[int, Any]:

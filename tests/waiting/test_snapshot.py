@@ -384,6 +384,14 @@ def test_a_webset_concerns_only_those_who_wait_for_it(exa: Exa, error: type[Exce
     assert snapshot.covers(START)
 
 
+@pytest.mark.parametrize("status", ["x" * 501, 5, "", None])
+def test_a_webset_status_that_is_none_is_an_answer_that_cannot_be_read(status: Any) -> None:
+    """It would go into log lines and stored progress."""
+    observation = one(webset=200, webset_body={"status": status}).poll(IDLE).observe(IDLE)
+    assert observation is not None
+    assert isinstance(observation.error, ExaBadAnswerError)
+
+
 def test_a_poll_in_a_worker_remembers_the_webset(exa: StandIn) -> None:
     """The next one asks for the webset alone, whatever became of the first."""
     exa.add_monitor("mon_a", webset_id="webset_a", webset_status="running")
