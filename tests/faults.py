@@ -440,6 +440,7 @@ BODIES: dict[str, Case] = {
     "monitor id of a megabyte": odd(monitorId="x" * 2**20),
     "status null": broken("TypeError: 'status' is None", status=None),
     "status a list": broken("TypeError: 'status' is ['completed']", status=["completed"]),
+    "run of another monitor": broken("ValueError: it is of the monitor 'mon_b'", monitorId="mon_b"),
     "unknown fields": odd(mood="fine", data2=[1], nested={"a": {"b": None}}),
     "unknown type": odd(type="census"),
     "type a number": odd(type=5),

@@ -73,12 +73,19 @@ def path_to(dialect: Dialect, what: str, id_: str | None, *rest: str) -> str:
 
 
 def get_monitor(dialect: Dialect, monitor_id: str) -> Call[Monitor]:
-    """Get one monitor; an unknown one is a 404, while its runs list as empty."""
-    return (
-        yield from ask(
-            Request(path_to(dialect, "monitor", monitor_id)), functools.partial(parse_monitor, dialect)
-        )
-    )
+    """
+    Get one monitor; an unknown one is a 404, while its runs list as empty.
+
+    :raises ExaBadAnswerError: Exa answers with another monitor
+    """
+
+    def parse(item: Mapping[str, Any]) -> Monitor:
+        monitor = parse_monitor(dialect, item)
+        if monitor.id != monitor_id:
+            raise ValueError(f"it is the monitor {monitor.id!r:.100}")
+        return monitor
+
+    return (yield from ask(Request(path_to(dialect, "monitor", monitor_id)), parse))
 
 
 def get_run(dialect: Dialect, monitor_id: str, run_id: str, *, keep_raw: bool = True) -> Call[MonitorRun]:

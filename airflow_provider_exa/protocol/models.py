@@ -223,8 +223,11 @@ def parse_run(
     Read a run as Exa sends it; only ``id``, ``status`` and ``createdAt`` have to be there.
 
     :param keep_raw: whether the run keeps what Exa sent, which may be all that it found
+    :raises Exception: it is no run, or another monitor's
     """
     id_, status, created_at = (required_text(item, key) for key in ("id", "status", "createdAt"))
+    if (owner := _text(item.get("monitorId"))) and owner != monitor_id:
+        raise ValueError(f"it is of the monitor {owner!r:.100}")
     status = dialect.statuses.get(status, status)
     if status not in STATUSES:
         warn_once(
@@ -236,7 +239,7 @@ def parse_run(
         reason = (reason if isinstance(reason, str) else json.dumps(reason))[:MAX_REASON]
     return MonitorRun(
         id=id_,
-        monitor_id=_text(item.get("monitorId")) or monitor_id,
+        monitor_id=monitor_id,
         status=status,
         type=_text(item.get("type")),
         created_at=parse_time(created_at),

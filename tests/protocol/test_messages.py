@@ -107,6 +107,15 @@ def test_an_answer_that_cannot_be_read_is_quoted(
     assert caught.value.status == 200
 
 
+def test_another_monitor_than_the_one_asked_for_is_an_answer_that_cannot_be_read(
+    exa: StandIn, no_pauses: list[float]
+) -> None:
+    """A wait would go by its webset."""
+    exa.fail(Fault(status=200, body=b'{"id": "mon_b", "status": "enabled"}', times=None))
+    with pytest.raises(ExaBadAnswerError, match=r"cannot be read \(ValueError: it is the monitor 'mon_b'\)"):
+        get_monitor(ExaHook())
+
+
 @pytest.mark.parametrize("answer", NOT_JSON, ids=lambda value: value[:20].decode(errors="replace"))
 def test_a_get_is_sent_again_if_its_answer_is_no_json(
     exa: StandIn, no_pauses: list[float], answer: bytes

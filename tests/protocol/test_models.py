@@ -138,7 +138,8 @@ def test_the_sample_runs_are_understood(
 ) -> None:
     """A run from Exa's documents or its SDKs' tests becomes the run that it describes."""
     body = sample(name)["body"]
-    run = models.parse_run(dialect, "mon_a", body["data"][0] if "data" in body else body)
+    monitor_id = expected[1] or ""
+    run = models.parse_run(dialect, monitor_id, body["data"][0] if "data" in body else body)
     fields = ("id", "monitor_id", "status", "type", "completed_at", "failed_reason")
     assert tuple(run.as_dict()[field] for field in fields) == expected
 
@@ -157,6 +158,15 @@ def test_a_monitor_as_a_dict_is_json_without_what_exa_sent() -> None:
     """Its fields are those of the class."""
     monitor = models.parse_monitor(DIALECTS["websets"], {"id": "m", "status": "enabled", "websetId": "w"})
     assert monitor.as_dict() == {"id": "m", "status": "enabled", "enabled": True, "webset_id": "w"}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+def test_a_run_of_another_monitor_is_refused(dialect: Dialect) -> None:
+    """One that names none is of the monitor that was asked for."""
+    for sent in ({}, {"monitorId": None}, {"monitorId": ""}, {"monitorId": 7}, {"monitorId": "mon_a"}):
+        assert parse(dialect, **sent).monitor_id == "mon_a"
+    with pytest.raises(ValueError, match=r"^it is of the monitor 'mon_b'$"):
+        parse(dialect, monitorId="mon_b")
 
 
 MEGABYTE = "x" * 2**20
