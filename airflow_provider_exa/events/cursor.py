@@ -33,6 +33,11 @@ MAX_RUNS_PER_EVENT = 100
 BEGINNING = pendulum.datetime(1970, 1, 1)
 
 
+def earlier_by(span: timedelta, moment: DateTime) -> DateTime:
+    """Return a moment that is so much earlier, of any year: one that Exa sends may be the first there is."""
+    return max(moment, BEGINNING_OF_TIME + span) - span
+
+
 @dataclass
 class Cursor:
     """
@@ -77,7 +82,7 @@ class Cursor:
             self._observe_run(run, statuses, now)
         if listed_back_to is not None and len(times) > KEPT_RUNS:
             times.sort()
-            target = min(times[-KEPT_RUNS], min(times[-1], now) - KEPT_TIME)
+            target = min(times[-KEPT_RUNS], earlier_by(KEPT_TIME, min(times[-1], now)))
             self._advance_to(target, listed_back_to)
         self._prune()
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 import pendulum
 
-from airflow_provider_exa.events.cursor import BEGINNING, KEPT_TIME, Cursor
+from airflow_provider_exa.events.cursor import BEGINNING, KEPT_TIME, Cursor, earlier_by
 from airflow_provider_exa.protocol.errors import ExaError, ExaTransientError
 from airflow_provider_exa.protocol.models import warn_once
 from airflow_provider_exa.protocol.paging import END_OF_TIME
@@ -93,7 +93,7 @@ class CursorSubscriber:
             warn_truncated(self._name)
         if snapshot.runs:
             oldest, newest = snapshot.sorted_runs[0].created_at, snapshot.sorted_runs[-1].created_at
-            self._since = min(self._since, oldest, newest - KEPT_TIME)
+            self._since = min(self._since, oldest, earlier_by(KEPT_TIME, newest))
 
     def _settle_missing(self, snapshot: Snapshot) -> None:
         """Forget an open run that Exa does not know, once two polls have said so."""

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import combinations_with_replacement
 
 import pendulum
 import pytest
@@ -62,6 +63,24 @@ def observe(
 ) -> None:
     """A poll that shows runs; every run created after a moment is among them."""
     cursor.observe(runs, WANTED, now, listed_back_to=back_to)
+
+
+YEARS = [BEGINNING_OF_TIME, BEGINNING_OF_TIME.add(minutes=30), BEGINNING, START, END_OF_TIME]
+
+
+@pytest.mark.parametrize("now", [START, END_OF_TIME])
+@pytest.mark.parametrize("status", ["completed", "running", "archived"])
+@pytest.mark.parametrize("frontier", [BEGINNING_OF_TIME, BEGINNING])
+def test_runs_of_any_year_are_observed(now: DateTime, status: str, frontier: DateTime) -> None:
+    """Exa, or a program that it asks, may have no time and send the first or the last there is."""
+    for first, last in combinations_with_replacement(YEARS, 2):
+        cursor = Cursor(start=BEGINNING_OF_TIME, frontier=frontier)
+        runs = [make_run(f"run_{place}", status, first, first) for place in range(30)]
+        observe(cursor, [*runs, make_run("last", status, last, last)], now)
+        assert restarted(cursor).frontier >= frontier
+        assert len(cursor.due) == (sum(time >= frontier for time in [first] * 30 + [last])) * (
+            status == "completed"
+        )
 
 
 @dataclass

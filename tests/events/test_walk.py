@@ -105,6 +105,31 @@ def test_a_run_that_cannot_be_read_stops_no_asset(exa: StandIn, variables: Varia
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "0001-01-01T00:30:00Z", "9999-12-31T23:59:59Z"])
+@pytest.mark.parametrize("more", [True, False])
+def test_a_run_of_any_year_stops_no_asset(
+    exa: StandIn, variables: Variables, time: str, *, more: bool
+) -> None:
+    """A program's zero for a time is the year 1."""
+    odd = [{"id": f"odd_{place:02}", "status": "archived", "createdAt": time} for place in range(25)]
+    new = {"id": "new", "status": "completed", "createdAt": pendulum.now("UTC").isoformat()}
+
+    def page(*runs: dict[str, str]) -> Fault:
+        body = json.dumps({"data": runs, "hasMore": more}).encode()
+        return Fault(status=200, body=body, path="/runs", times=None)
+
+    async def scenario() -> None:
+        exa.fail(page(*odd))
+        async with Triggerer() as triggerer:
+            triggerer.watch(start="0001-01-01")
+            await more_polls(exa)
+            exa.heal()
+            exa.fail(page(new, *odd))
+            await until(lambda: triggerer.runs == ["new"])
+
+    asyncio.run(scenario())
+
+
 def test_a_listing_that_cannot_be_read_to_its_end_is_walked_less_and_less_often(
     exa: StandIn, variables: Variables
 ) -> None:
