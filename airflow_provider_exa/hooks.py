@@ -29,6 +29,9 @@ from airflow_provider_exa.protocol.validation import as_time
 
 T = TypeVar("T")
 
+#: By so many of the last ids an item is known that a listing repeats.
+MAX_IDS = 1000
+
 
 class ExaHook(BaseHook):
     """
@@ -160,14 +163,21 @@ class ExaHook(BaseHook):
     def _items(self, listing: Listing[T]) -> Iterator[T]:
         """Yield the items of a listing; each page is asked for when it is needed."""
         page_of: Listing[T] | None = listing
-        before: set[str] = set()  # the ids on the page before: a listing that shifts repeats them
+        ids: dict[str, None] = {}  # a listing that shifts repeats items
         while page_of:
             page = self.call(fetch_page(page_of))
-            ids = {_id_of(item): item for item in page.items}
-            yield from (item for id_, item in ids.items() if id_ not in before)
+            for item in page.items:
+                id_ = item.get("id") if isinstance(item, Mapping) else getattr(item, "id", None)
+                if not isinstance(id_, str):
+                    yield item
+                elif id_ not in ids:
+                    ids[id_] = None
+                    yield item
+            for old in list(ids)[:-MAX_IDS]:
+                del ids[old]
             if page.truncated:
                 raise page.truncated
-            page_of, before = page.next_page, set(ids)
+            page_of = page.next_page
 
     def test_connection(self) -> tuple[bool, str]:
         """
@@ -190,7 +200,3 @@ class ExaHook(BaseHook):
         except (ExaError, AirflowNotFoundException) as error:
             return False, str(error)
         return False, refusal
-
-
-def _id_of(item: Any) -> str:
-    return str(item.get("id", id(item)) if isinstance(item, Mapping) else item.id)

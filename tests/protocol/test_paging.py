@@ -10,6 +10,7 @@ from typing import Any
 import pendulum
 import pytest
 
+from airflow_provider_exa import hooks
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.protocol import endpoints, paging
 from airflow_provider_exa.protocol.errors import (
@@ -174,6 +175,34 @@ def test_one_page_is_in_memory_at_a_time(exa: StandIn) -> None:
     ]
     assert len(alive) == 5
     assert max(alive) <= 21
+
+
+@pytest.mark.parametrize("shift", [1, 2, 3, 7, 40])
+def test_a_listing_that_shifts_repeats_no_run(exa: StandIn, shift: int) -> None:
+    """Runs are made while it is read, and push the others onto later pages."""
+    runs = [RUN | {"id": f"run_{number}"} for number in range(60)]
+    new = [RUN | {"id": f"new_{number}"} for number in range(shift)]
+    shifted = [*new, *runs]
+    exa.fail(Fault(status=200, body=body(*runs[:5], hasMore=True, nextCursor="5")))
+    for start in range(5, len(shifted), 5):
+        more = start + 5 < len(shifted)
+        page = body(*shifted[start : start + 5], hasMore=more, nextCursor=str(start + 5))
+        exa.fail(Fault(status=200, body=page))
+    listed = list_runs(ExaHook())
+    assert len(listed) == len(set(listed))
+    assert set(listed) >= {run["id"] for run in runs}
+
+
+def test_a_long_listing_keeps_few_ids(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of them: what comes again much later is listed again."""
+    monkeypatch.setattr(hooks, "MAX_IDS", 4)
+    pages = ["abc", "dab", "efg", "hab", ""]
+    for number, ids in enumerate(pages, 1):
+        runs = [RUN | {"id": run_id} for run_id in ids]
+        exa.fail(Fault(status=200, body=body(*runs, hasMore=bool(ids), nextCursor=str(number))))
+    exa.fail(Fault(status=200, body=body()))
+    runs_of = ExaHook().list_monitor_runs("mon_a")
+    assert "".join(next(runs_of).id for _ in range(10)) == "abcdefghab"
 
 
 @pytest.mark.parametrize(

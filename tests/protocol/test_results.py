@@ -74,6 +74,19 @@ def test_a_run_that_has_not_ended_is_refused(exa: StandIn, api: str) -> None:
         results(api, "run_1")
 
 
+def test_results_are_told_apart_by_ids_that_are_text(exa: StandIn) -> None:
+    """What has none, or another, is never taken for a repetition."""
+    add_runs(exa, 1)
+    run = ExaHook().get_monitor_run("mon_a", "run_0")
+    ids: list[Any] = [None, None, 1, "1", 1.0, True, [1], [1], {}, "", "a", "b", "1"]
+    items = [{"id": id_, "place": place} for place, id_ in enumerate(ids)] + [{"place": 13}, {"place": 14}]
+    pages = [{"data": items, "hasMore": True, "nextCursor": "x"}, {"data": [items[10], *items[:2]]}]
+    for page in pages:
+        exa.fail(Fault(status=200, body=json.dumps(page).encode(), path="/items"))
+    listed = [result["place"] for result in ExaHook().list_run_results(run)]
+    assert listed == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 0, 1]
+
+
 @pytest.mark.parametrize("output", [{"results": 5}, {"results": [1]}, [1], "text"], ids=str)
 def test_an_output_that_cannot_be_read_is_quoted(exa: StandIn, output: Any) -> None:
     """Exa adds to its answers without notice."""
