@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.util import find_spec
 from typing import Any, TypedDict, cast
@@ -34,6 +34,8 @@ DEFAULTS = {
     "poll_interval": "60",
     "start": "now",
 }
+#: What a run in an event has to have.
+TEXTS = ("api", "exa_conn_id", "monitor_id", "run_id", "status", "created_at", "finished_at")
 #: Airflow takes URIs of 1,500 characters.
 MAX_URI_PATH = 1400
 
@@ -196,15 +198,25 @@ def finished_runs(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[
     """
     Return the runs that a DAG run was started for, each once, from the oldest to the newest.
 
-    :param triggering_asset_events: as a task gets it by that name; events of other assets are left out
+    :param triggering_asset_events: as a task gets it by that name; events of other assets are left out; what
+        is no run in an event is left out with a warning
     """
     events = [event for each in triggering_asset_events.values() for event in each]
-    payloads = [event.extra.get("payload") for event in events if event.extra]
+    payloads = [event.extra.get("payload") for event in events if isinstance(event.extra, Mapping)]
     runs: dict[tuple[str, str, str], FinishedRun] = {}
     for payload in payloads:
         if isinstance(payload, Mapping) and payload.keys() >= {"api", "exa_conn_id", "runs"}:
-            for run in payload["runs"]:
-                source = {"api": payload["api"], "exa_conn_id": payload["exa_conn_id"]}
-                whole = cast(FinishedRun, {**source, **run})
-                runs.setdefault((whole["api"], whole["monitor_id"], whole["run_id"]), whole)
+            for run in _runs_of(payload):
+                runs.setdefault((run["api"], run["monitor_id"], run["run_id"]), run)
     return sorted(runs.values(), key=lambda run: (run["created_at"], run["run_id"]))
+
+
+def _runs_of(payload: Mapping[str, Any]) -> Iterator[FinishedRun]:
+    """Yield the runs of an event; anybody who may create events of an asset may have made it."""
+    source = {"api": payload["api"], "exa_conn_id": payload["exa_conn_id"]}
+    for entry in payload["runs"] if isinstance(payload["runs"], list) else [payload["runs"]]:
+        run = {**source, **entry} if isinstance(entry, Mapping) else {}
+        if all(isinstance(run.get(name), str) for name in TEXTS):
+            yield cast(FinishedRun, run)
+        else:
+            log.warning("This is no run, and is left out of an asset event's runs: %.200r", entry)

@@ -403,6 +403,38 @@ def test_events_of_other_assets_are_left_out(foreign: dict[str, Any] | None) -> 
     assert [run["run_id"] for run in finished_runs(events)] == ["run_1"]
 
 
+@pytest.mark.parametrize("name", ["api", "exa_conn_id", "monitor_id", "run_id", "status", "created_at"])
+@pytest.mark.parametrize("value", [None, 5, [], {}])
+def test_an_entry_that_is_no_run_is_left_out_with_a_warning(
+    name: str, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever may create events of an asset may write anything into one."""
+    forged, lacking = event(TWO), event(THREE)
+    assert forged.extra
+    assert lacking.extra
+    forged.extra["payload"]["runs"][0][name] = value
+    lacking.extra["payload"].pop(name, None)
+    lacking.extra["payload"]["runs"][0].pop(name, None)
+    if name in ("api", "exa_conn_id"):
+        lacking = event()
+    assert [run["run_id"] for run in finished_runs({"asset": [forged, event(ONE), lacking]})] == ["run_1"]
+    assert sum("is left out" in message for message in caplog.messages) == (name[0] not in "ae") + 1
+
+
+@pytest.mark.parametrize(
+    "runs", [None, 5, "run_1", {"run_1": {}}, [None], [5], ["run_1"], [["run_1"]], [{}]], ids=str
+)
+def test_an_event_whose_runs_are_none_is_left_out_with_a_warning(
+    runs: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stops no task that has others."""
+    forged = event(TWO)
+    assert forged.extra
+    forged.extra["payload"]["runs"] = runs
+    assert [run["run_id"] for run in finished_runs({"asset": [forged, event(ONE)]})] == ["run_1"]
+    assert len(caplog.messages) == 1
+
+
 def test_a_dag_run_that_somebody_started_has_no_runs() -> None:
     """There is no event then."""
     assert finished_runs({}) == []
