@@ -20,12 +20,12 @@ from airflow_provider_exa.protocol.endpoints import (
     list_runs,
     trigger_monitor,
 )
-from airflow_provider_exa.protocol.errors import ExaError, ExaPermanentError
+from airflow_provider_exa.protocol.errors import ExaError, ExaInputError, ExaPermanentError
 from airflow_provider_exa.protocol.messages import Call, or_error
 from airflow_provider_exa.protocol.models import DIALECTS, Monitor, MonitorRun, dialect_of
 from airflow_provider_exa.protocol.paging import MAX_PAGES, Listing, fetch_page
 from airflow_provider_exa.protocol.results import find_results
-from airflow_provider_exa.protocol.validation import as_time
+from airflow_provider_exa.protocol.validation import as_run_id, as_time, check_count, check_segment
 
 T = TypeVar("T")
 
@@ -97,6 +97,7 @@ class ExaHook(BaseHook):
         :param max_pages: more pages than this are an error
         :raises ExaIncompleteListingError: the listing cannot be read to its end; the runs before are yielded
         """
+        _check_paging(page_size, max_pages)
         since = None if created_after is None else as_time("created_after", created_after)
         listing = list_runs(self.dialect, monitor_id, page_size=page_size, since=since, max_pages=max_pages)
         return (run for run in self._items(listing) if since is None or run.created_at >= since)
@@ -119,18 +120,27 @@ class ExaHook(BaseHook):
         """
         self.call(trigger_monitor(dialect_of(self.api, trigger="starting a run"), monitor_id))
 
-    def list_run_results(self, run: MonitorRun, *, whole: bool = False) -> Iterator[dict[str, Any]]:
+    def list_run_results(
+        self, run: MonitorRun | Mapping[str, Any], *, whole: bool = False
+    ) -> Iterator[dict[str, Any]]:
         """
         List the results of a run as Exa sends them: those of a search monitor, or the items of a webset.
 
         A run of a Websets monitor does not name its items. They are inferred, and are those of the searches
         of its webset that began after the run did and before the next one.
 
+        :param run: the run; one as a dict with its ``id`` and ``monitor_id``, such as a task returns it, is
+            asked for
         :param whole: whether the run is from :meth:`get_monitor_run`; one from a listing need not hold all of
             its results, and is asked for by its id
-        :raises ExaInputError: the run has not ended
+        :raises ExaInputError: the run has not ended, or is neither a run nor one as a dict
         :raises ExaIncompleteListingError: a listing cannot be read to its end
         """
+        if isinstance(run, Mapping):
+            run = self.get_monitor_run(check_segment("monitor_id", run.get("monitor_id")), as_run_id(run))
+            whole = True
+        if not isinstance(run, MonitorRun):
+            raise ExaInputError(f"run={run!r:.100} is no run; give one of the hook's, or one as a dict")
         results, listings = self.call(find_results(self.dialect, run, whole=whole))
         yield from map(dict, results)
         for listing in listings:
@@ -155,6 +165,7 @@ class ExaHook(BaseHook):
         :param max_pages: more pages than this are an error
         :raises ExaIncompleteListingError: the listing cannot be read to its end
         """
+        _check_paging(page_size, max_pages)
         dialect_of(self.api, websets=webset_id and f"webset_id={webset_id!r}")
         return self._items(
             list_monitors(self.dialect, page_size=page_size, webset_id=webset_id, max_pages=max_pages)
@@ -200,3 +211,9 @@ class ExaHook(BaseHook):
         except (ExaError, AirflowNotFoundException) as error:
             return False, str(error)
         return False, refusal
+
+
+def _check_paging(page_size: int | None, max_pages: int) -> None:
+    check_count("max_pages", max_pages)
+    if page_size is not None:
+        check_count("page_size", page_size)

@@ -448,6 +448,18 @@ def test_monitors_are_listed_page_by_page(
     assert [request.query for request in exa.requests] == queries
 
 
+@pytest.mark.parametrize("name", ["page_size", "max_pages"])
+@pytest.mark.parametrize("value", [0, -1, "5", 2.5, True])
+def test_a_bad_count_asks_nothing(exa: StandIn, name: str, value: Any) -> None:
+    """It is an error in words before any request."""
+    for ask in (ExaHook().list_monitors, lambda **options: ExaHook().list_monitor_runs("mon_a", **options)):
+        with pytest.raises(ExaInputError, match=f"^{name}=.* is not a whole number above 0$"):
+            ask(**{name: value})
+    with pytest.raises(ExaInputError, match=r"^max_pages=None is not"):
+        ExaHook().list_monitors(max_pages=None)  # type: ignore[arg-type]
+    assert exa.requests == []
+
+
 def test_more_monitor_pages_than_allowed_are_an_error(exa: StandIn) -> None:
     """The cap is there for monitors too."""
     exa.add_monitor("mon_b")

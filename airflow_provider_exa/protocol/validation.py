@@ -96,6 +96,16 @@ def check_seconds(what: str, value: object) -> None:
         raise ExaInputError(f"{what}={value!r:.100} is not a number of seconds above 0")
 
 
+def check_count(what: str, value: object) -> None:
+    """
+    Raise if the value cannot be a number of things.
+
+    :raises ExaInputError: it is no whole number, or not above 0
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ExaInputError(f"{what}={value!r:.100} is not a whole number above 0")
+
+
 def check_time(what: str, value: Any) -> None:
     """
     Raise if the value cannot be a time; None and templates pass.

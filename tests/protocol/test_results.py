@@ -74,6 +74,33 @@ def test_a_run_that_has_not_ended_is_refused(exa: StandIn, api: str) -> None:
         results(api, "run_1")
 
 
+def test_a_run_may_be_given_as_a_task_returns_it(exa: StandIn, api: str) -> None:
+    """It is asked for by its id, as a dict holds no results."""
+    add_runs(exa, 3)
+    hook = ExaHook(api=api)
+    (run,) = hook.list_monitor_runs("mon_a")
+    for given in (run.as_dict(), {"id": "run_0", "monitor_id": "mon_a"}):
+        assert urls(hook.list_run_results(given)) == urls(hook.list_run_results(run))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"id": "run_0"}, "^monitor_id is None"),
+        ({"id": 5, "monitor_id": "mon_a"}, "^run_id is 5"),
+        ({"monitor_id": "mon_a"}, "^run_id is "),
+        ("run_0", "^run='run_0' is no run"),
+        (None, "^run=None is no run"),
+    ],
+    ids=str,
+)
+def test_what_is_no_run_has_no_results(exa: StandIn, given: Any, told: str) -> None:
+    """The error says what to give instead, and nothing is asked."""
+    with pytest.raises(ExaInputError, match=told):
+        list(ExaHook().list_run_results(given))
+    assert exa.requests == []
+
+
 def test_results_are_told_apart_by_ids_that_are_text(exa: StandIn) -> None:
     """What has none, or another, is never taken for a repetition."""
     add_runs(exa, 1)
