@@ -65,6 +65,14 @@ def test_a_time_may_be_given_in_any_common_way(value: datetime | str) -> None:
         "31.01.2026",
         "2026-13-01",
         "1769839200",
+        "1770120100000",
+        "1770120100000000",
+        "17701201000000Z",
+        "2026-01-31x06:00:00",
+        "2026-01-31_06:00",
+        "2026-01-310600",
+        "2026-01-31T",
+        "20260131 ",
         "P1D",
         "PT5M",
         "2026-01-01/2026-02-01",
@@ -111,6 +119,14 @@ def test_an_unknown_api_is_refused() -> None:
     """The error names the ones there are."""
     with pytest.raises(ExaInputError, match=r"api='webset' is not one of 'websets'"):
         models.dialect_of("webset")
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, "1", True, None, math.inf, [1]])
+def test_what_cannot_be_a_count_is_refused(value: object) -> None:
+    """The error names the argument and quotes the value."""
+    validation.check_count("max_pages", 1)
+    with pytest.raises(ExaInputError, match=r"^max_pages=.* is not a whole number above 0$"):
+        validation.check_count("max_pages", value)
 
 
 @pytest.mark.parametrize("value", [0.001, 1, 60.5])
