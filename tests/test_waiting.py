@@ -477,6 +477,7 @@ def test_a_run_that_cannot_be_told_is_an_error(
         older(exa, f"run_{days}", "completed", days=days)
     ended = play(exa, Case(nothing), monkeypatch, mode)
     assert type(ended.error) is ExaIncompleteListingError
-    assert "Exa lists only 3 runs, so the first run created at or after" in str(ended.error)
+    assert "So the first run created at or after" in str(ended.error)
+    assert "cannot be told from the 3 runs that are listed" in str(ended.error)
     near = pendulum.now("UTC").subtract(hours=36)
     assert play(exa, Case(nothing, arguments={"created_after": near}), monkeypatch, mode).state == "success"

@@ -135,7 +135,7 @@ def fetch_page(listing: Listing[T]) -> Call[Page[T]]:
         else:
             note_arrival(listing.path, size_of(params), size_of(listing.params))
             return page
-        warn_once(f"The listing {listing.path} is too large to be read; it is listed in smaller pages.")
+        warn_once(f"A listing is too large to be read; it is listed in smaller pages ({listing.path}).")
 
 
 def list_back_to(listing: Listing[MonitorRun], earlier: ListedRuns | None = None) -> Call[ListedRuns]:
@@ -257,12 +257,12 @@ def _endless(listing: Listing[Any]) -> ExaError | None:
     less = "Ask for less of it, with a later created_after or a smaller limit"
     if str(listing.params.get("cursor", "")) in listing.cursors:
         return ExaEndlessListingError(
-            f"The listing {listing.path} came back to a cursor that it had, after {listing.number - 1} "
-            f"pages, and would not end. {less}."
+            f"A listing came back to a cursor that it had, after {listing.number - 1} pages, and would not "
+            f"end ({listing.path}). {less}."
         )
     if listing.number > listing.max_pages:
         return ExaEndlessListingError(
-            f"The listing {listing.path} has more than {listing.max_pages} pages. {less}, or raise max_pages."
+            f"A listing has more than {listing.max_pages} pages ({listing.path}). {less}, or raise max_pages."
         )
     return None
 
@@ -280,7 +280,7 @@ def _fetch_page(listing: Listing[T], params: Mapping[str, str | int]) -> Call[Pa
     request = Request(listing.path, params, parse=parse)
     response = yield request
     page = _explain(listing, read(request, response, parse), response.redact)
-    warn_once(f"Exa refuses the parameter {suspect!r} for {listing.path}; listed without it.")
+    warn_once(f"Exa refuses the parameter {suspect!r}; listed without it ({listing.path}).")
     if suspect == "limit":
         forgo_limit(listing.path)
         return page
@@ -292,7 +292,7 @@ def _explain(listing: Listing[T], page: Page[T], redact: Callable[[str], str]) -
     if page.unreadable is None:
         return page
     why = redact(page.unreadable)[:MAX_QUOTED]
-    error = ExaBadAnswerError(f"The listing {listing.path} holds an unreadable item ({why}).")
+    error = ExaBadAnswerError(f"A listing holds an unreadable item ({why}; {listing.path}).")
     warn_once(f"{error} It is left out.")
     return replace(page, truncated=error)
 
@@ -341,6 +341,6 @@ def _parse_items(listing: Listing[T], data: Sequence[Any]) -> Page[T]:
 
 
 def _incomplete(listing: Listing[Any], why: str) -> ExaError:
-    text = f"The listing {listing.path} cannot be read to its end: {why} (page {listing.number})."
+    text = f"A listing cannot be read to its end: {why} (page {listing.number} of {listing.path})."
     warn_once(text)
     return ExaIncompleteListingError(text)

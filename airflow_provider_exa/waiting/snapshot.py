@@ -94,8 +94,8 @@ class Snapshot:
         """
         if self.truncated and not self.covers(since):
             raise type(self.truncated)(
-                f"Exa lists only {len(self.listed)} runs, so {what} cannot be told. "
-                f"Give a run_id, or a later created_after. {self.truncated}"
+                f"{self.truncated} So {what} cannot be told from the {len(self.listed)} runs that are "
+                "listed. Give a run_id, or a later created_after."
             )
 
     def run(self, run_id: str) -> MonitorRun:

@@ -16,6 +16,7 @@ from airflow_provider_exa.protocol import endpoints, paging
 from airflow_provider_exa.protocol.errors import (
     ExaBadAnswerError,
     ExaEndlessListingError,
+    ExaError,
     ExaHugeAnswerError,
     ExaIncompleteListingError,
     ExaInputError,
@@ -24,6 +25,9 @@ from airflow_provider_exa.protocol.errors import (
 from airflow_provider_exa.protocol.messages import Response
 from airflow_provider_exa.protocol.models import DIALECTS, MonitorRun, parse_run
 from airflow_provider_exa.standin import Fault, StandIn
+from airflow_provider_exa.waiting.poller import poll_once
+from airflow_provider_exa.waiting.progress import Progress
+from airflow_provider_exa.waiting.selection import RunSelector
 
 WEBSETS = DIALECTS["websets"]
 RUNS = "/websets/v0/monitors/mon_a/runs"
@@ -123,7 +127,7 @@ def test_one_run_that_cannot_be_read_leaves_the_others(
     exa.fail(Fault(status=200, body=b'{"data": [%b, %b, %b]}' % (good[0], run, good[1])))
     runs = ExaHook().list_monitor_runs("mon_a")
     assert [next(runs).id, next(runs).id] == ["run_2", "run_3"]
-    with pytest.raises(ExaBadAnswerError, match=f"The listing {RUNS} holds an unreadable item") as caught:
+    with pytest.raises(ExaBadAnswerError, match=r"^A listing holds an unreadable item \(") as caught:
         next(runs)
     assert repr(json.loads(run))[:200] in str(caught.value)
     assert warnings_of(caplog) == [f"{caught.value} It is left out."]
@@ -264,7 +268,10 @@ def test_more_without_a_way_to_it_is_an_error(
     exa.fail(answer)
     runs = ExaHook().list_monitor_runs("mon_a")
     assert [next(runs).id for _ in found] == found
-    with pytest.raises(ExaIncompleteListingError, match=f"The listing {RUNS} cannot be read.*{why}"):
+    with pytest.raises(
+        ExaIncompleteListingError,
+        match=f"^A listing cannot be read to its end: .*{why} \\(page 1 of {RUNS}\\)",
+    ):
         next(runs)
     assert len(exa.requests) == 1
     assert len(warnings_of(caplog)) == 1
@@ -324,7 +331,9 @@ def test_a_page_that_is_too_large_is_listed_in_smaller_ones(
     assert list_runs(ExaHook(api="search")) == ids[::-1]
     assert [request.query.get("limit") for request in exa.requests] == ["20", "4", "4", "4", "4", "4"]
     (warning,) = warnings_of(caplog)
-    assert warning.startswith("The listing /monitors/mon_a/runs is too large to be read")
+    assert warning.startswith(
+        "A listing is too large to be read; it is listed in smaller pages (/monitors/mon_a/runs)"
+    )
     exa.requests.clear()
     for _ in range(2):
         next(ExaHook(api="search").list_monitor_runs("mon_a"))
@@ -357,7 +366,7 @@ def test_a_refused_limit_is_left_out(exa: StandIn, ten: list[str], caplog: pytes
     for _ in range(2):
         assert list_runs(ExaHook(), page_size=3) == ten
     assert [request.query for request in exa.requests] == [{"limit": "3"}, *without, *without]
-    assert warnings_of(caplog) == [f"Exa refuses the parameter 'limit' for {RUNS}; listed without it."]
+    assert warnings_of(caplog) == [f"Exa refuses the parameter 'limit'; listed without it ({RUNS})."]
 
 
 @pytest.mark.parametrize("refuses", [["cursor"], ["limit", "cursor"]], ids=str)
@@ -412,6 +421,41 @@ def test_a_bad_key_is_not_taken_for_a_refused_parameter(
     with pytest.raises(ExaPermanentError, match=f"refused the API key .*{status}: '{told}'"):
         next(runs)
     assert "refuses" not in caplog.text
+
+
+LONG_ID = "monitor_01k9abcdefghjkmnpqrstvwxyz_012345678"
+
+
+@pytest.mark.parametrize(
+    ("page", "news"),
+    [
+        (body(RUN, hasMore=True), "A listing cannot be read to its end: it has more, but no cursor for it"),
+        (body(hasMore=True, nextCursor="a"), "A listing cannot be read to its end: a page is empty, yet has"),
+        (body({"id": 5}), "A listing holds an unreadable item (TypeError: 'id' is 5; {'id': 5}"),
+        (
+            body(RUN, hasMore=True, nextCursor="a"),
+            "A listing came back to a cursor that it had, after 2 pages",
+        ),
+    ],
+    ids=["no cursor", "empty", "unreadable", "loop"],
+)
+@pytest.mark.parametrize("door", ["hook", "wait"])
+def test_an_error_about_a_listing_begins_with_the_news(
+    *, exa: StandIn, no_pauses: list[float], page: bytes, news: str, door: str
+) -> None:
+    """A hundred characters are all that Airflow shows of a line, and an id can have forty."""
+    exa.fail(Fault(status=200, body=page, path="/runs", times=None))
+    if door == "hook":
+        with pytest.raises(ExaError) as caught:
+            list_runs(ExaHook(), LONG_ID)
+        assert LONG_ID in str(caught.value)
+        told = str(caught.value)
+    else:
+        wait = Progress(LONG_ID, RunSelector(created_after=START.subtract(days=1)), START)
+        observation, _ = poll_once(ExaHook().client, "websets", wait, confirm=True)
+        told = str(observation.error)
+    assert told.startswith(news)
+    assert len(news) <= 100
 
 
 # --- the newest runs ------------------------------------------------------------------------------

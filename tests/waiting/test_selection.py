@@ -209,7 +209,9 @@ def test_the_first_to_come_is_the_earliest_of_those_that_come_together() -> None
 def test_an_error_says_which_run_cannot_be_told(selector: RunSelector | StartedRun, named: str) -> None:
     """With the reason, and what to write instead: a run may be hidden in what is not listed."""
     exa = Exa(runs=tuple(RUNS), cursors="missing", page_size=2)
-    with pytest.raises(ExaError, match=rf"Exa lists only 2 runs, so {named}.* cannot be told\. Give a run"):
+    with pytest.raises(
+        ExaError, match=rf" So {named}.* cannot be told from the 2 runs that are listed\. Give"
+    ):
         selector.select(exa.poll(selector))
 
 
