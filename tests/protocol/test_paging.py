@@ -25,9 +25,9 @@ from airflow_provider_exa.protocol.errors import (
 from airflow_provider_exa.protocol.messages import Response
 from airflow_provider_exa.protocol.models import DIALECTS, MonitorRun, parse_run
 from airflow_provider_exa.standin import Fault, StandIn
-from airflow_provider_exa.waiting.poller import poll_once
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import RunSelector
+from airflow_provider_exa.waiting.waiter import poll_once
 
 WEBSETS = DIALECTS["websets"]
 RUNS = "/websets/v0/monitors/mon_a/runs"
