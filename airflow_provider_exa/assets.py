@@ -16,6 +16,7 @@ from airflow_provider_exa.protocol.errors import ExaInputError
 from airflow_provider_exa.protocol.models import DEFAULT_API, FINISHED, dialect_of
 from airflow_provider_exa.protocol.validation import (
     as_time,
+    check_conn_id,
     check_id,
     check_seconds,
     check_words,
@@ -118,8 +119,7 @@ def _make_trigger(
     if not chosen:
         raise ExaInputError(f"statuses is empty; give one or more of {', '.join(map(repr, FINISHED))}")
     dialect_of(api)
-    if not isinstance(exa_conn_id, str) or not exa_conn_id:
-        raise ExaInputError(f"exa_conn_id={exa_conn_id!r:.100} is not the id of an Airflow connection")
+    check_conn_id("exa_conn_id", exa_conn_id)
     check_seconds("poll_interval", poll_interval)
     moment = "now" if start == "now" else as_time("start", start).to_iso8601_string()
     _warn_of_moving(monitor_id, start)

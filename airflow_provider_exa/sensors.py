@@ -17,7 +17,7 @@ from airflow.sdk.bases.sensor import PokeReturnValue
 from airflow_provider_exa.operators.base import ExaBaseOperator
 from airflow_provider_exa.protocol.errors import ExaError
 from airflow_provider_exa.protocol.models import MonitorRun, dialect_of
-from airflow_provider_exa.protocol.validation import check_id, check_words
+from airflow_provider_exa.protocol.validation import as_run_id, check_id, check_words
 from airflow_provider_exa.task_state import recall, remember
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
 from airflow_provider_exa.waiting.outcome import FAIL_ON, raise_for_outcome, unwrap_event
@@ -98,6 +98,7 @@ class ExaMonitorRunSensor(ExaBaseOperator, BaseSensorOperator):
         """Wait as the base class does, from where an earlier process of this task left off."""
         if context.get("task_state_store") is None and self._is_rescheduling and self.pick == "latest":
             self.log.warning("Before Airflow 3.3, each poke of pick='latest' in reschedule mode picks anew.")
+        self.check_rendered()
         with self.naming_errors():
             self._progress = self._recall(context)
         self._remember(context)
@@ -164,8 +165,9 @@ class ExaMonitorRunSensor(ExaBaseOperator, BaseSensorOperator):
     @property
     def _subject(self) -> dict[str, Any]:
         """What the wait is for; a task whose arguments have changed waits anew."""
-        names = ("exa_conn_id", "api", "monitor_id", "run_id", "pick")
-        return {name: getattr(self, name) for name in names}
+        names = ("exa_conn_id", "api", "monitor_id", "pick")
+        run_id = None if self.run_id is None else as_run_id(self.run_id)
+        return {**{name: getattr(self, name) for name in names}, "run_id": run_id}
 
     def _recall(self, context: Context) -> Progress:
         """

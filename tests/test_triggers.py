@@ -433,6 +433,19 @@ def test_a_started_run_that_was_canceled_may_be_replaced(exa: StandIn, is_replac
         ({"runs": [{}], "wait_for": 0}, "wait_for=0"),
         ({"runs": [{}], "poll_interval": 0}, "poll_interval=0"),
         ({"runs": [{}], "fail_on": "failed"}, "must be a list or tuple"),
+        ({"runs": [{}]}, "run_id is None"),
+        ({"runs": []}, "must be a list of dicts"),
+        ({"runs": 5}, "must be a list of dicts"),
+        ({"runs": ["mon_a"]}, "must be a list of dicts"),
+        ({"runs": [{"monitor_id": "a/b", "id": "1"}]}, "cannot be an id"),
+        ({"runs": [{"monitor_id": "mon_a", "id": "1"}] * 2}, "same monitor"),
+        ({"monitor_ids": "mon_a", "created_after": "2026-01-01"}, "must be a list of ids"),
+        ({"monitor_ids": 5, "created_after": "2026-01-01"}, "must be a list of ids"),
+        ({"monitor_ids": [], "created_after": "2026-01-01"}, "must be a list of ids"),
+        ({"monitor_ids": ["mon_a", "mon_a"], "created_after": "2026-01-01"}, "same monitor"),
+        ({"monitor_ids": ["mon_a"], "created_after": "2026-01-01", "wait_for": 3}, "only 1 runs"),
+        ({"monitor_ids": ["mon_a"], "created_after": "2026-01-01", "wait_for": True}, "wait_for=True"),
+        ({"runs": "{{ runs }}", "exa_conn_id": 5}, "exa_conn_id=5 is not the id of an Airflow connection"),
         ({"runs": [{}], "wait_for_idle": True, "api": "search"}, "wait_for_idle=True is not possible with"),
     ],
 )
@@ -455,6 +468,17 @@ def test_bad_arguments_are_refused_while_the_dag_is_parsed(arguments: dict[str, 
 )
 def test_what_a_template_gives_is_checked_when_the_task_runs(arguments: dict[str, Any], words: str) -> None:
     """The task fails at once, without retries, and says what it was given."""
-    operator = ExaWaitForMonitorRunsOperator(task_id="wait", **arguments)
+    name, rendered = next(iter(arguments.items()))
+    operator = ExaWaitForMonitorRunsOperator(task_id="wait", **{**arguments, name: "{{ rendered }}"})
+    setattr(operator, name, rendered)
     with pytest.raises(ValueError, match=words):
         operator.execute({})
+
+
+def test_a_template_may_stand_for_each_monitor_and_run() -> None:
+    """What is known only when the task runs is not refused while the DAG is parsed."""
+    since = {"created_after": "{{ dag_run.run_after }}"}
+    ExaWaitForMonitorRunsOperator(task_id="wait", monitor_ids=["{{ a }}", "mon_b"], wait_for=2, **since)
+    ExaWaitForMonitorRunsOperator(
+        task_id="wait", runs=["{{ a }}", {"monitor_id": "{{ b }}", "id": "{{ c }}"}]
+    )

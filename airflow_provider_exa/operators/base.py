@@ -15,7 +15,7 @@ from airflow_provider_exa.links import ExaWebsetLink
 from airflow_provider_exa.protocol.endpoints import get_monitor, list_monitors
 from airflow_provider_exa.protocol.models import dialect_of
 from airflow_provider_exa.protocol.paging import fetch_page
-from airflow_provider_exa.protocol.validation import naming
+from airflow_provider_exa.protocol.validation import check_conn_id, check_rendered, is_template, naming
 
 #: Seconds that a task spends, at most, to find the webset that its link leads to.
 LINK_TIMEOUT = 2.0
@@ -41,6 +41,8 @@ class ExaBaseOperator(BaseOperator):
         super().__init__(**kwargs)
         with self.naming_errors():
             dialect_of(api)
+            if not is_template(exa_conn_id):
+                check_conn_id("exa_conn_id", exa_conn_id)
         self.exa_conn_id = exa_conn_id
         self.api = api
 
@@ -52,6 +54,12 @@ class ExaBaseOperator(BaseOperator):
     def naming_errors(self) -> AbstractContextManager[None]:
         """Begin argument errors with this task's class and id."""
         return naming(f"{type(self).__name__}(task_id={self.task_id!r})")
+
+    def check_rendered(self) -> None:
+        """Raise, as the first thing that a task does, if an argument has rendered to what it cannot be."""
+        with self.naming_errors():
+            for name in self.template_fields:
+                check_rendered(name, getattr(self, name))
 
     def find_webset(self) -> str | None:
         """

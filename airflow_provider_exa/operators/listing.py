@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
+from pathlib import PurePath
 from shutil import copyfileobj
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -82,9 +83,10 @@ class ExaListMonitorRunsOperator(ExaBaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, str | None]]:
         """List the runs now."""
-        with self.naming_errors():
-            since = as_time("created_after", self.created_after) if self.created_after else None
-            until = as_time("created_before", self.created_before) if self.created_before else None
+        self.check_rendered()
+        since, until = self.created_after, self.created_before
+        since = None if since is None else as_time("created_after", since)
+        until = None if until is None else as_time("created_before", until)
 
         def keep(run: MonitorRun) -> bool:
             return (
@@ -117,8 +119,8 @@ class ExaListMonitorRunResultsOperator(ExaBaseOperator):
     :param monitor_id: the monitor (templated)
     :param run_id: the run, which must have ended (templated)
     :param path: a file in any storage that Airflow's ``ObjectStoragePath`` knows, such as
-        ``s3://aws_default@bucket/exa.jsonl`` or ``file:///data/exa.jsonl``; one that is there is replaced
-        once all results are known (templated)
+        ``s3://aws_default@bucket/exa.jsonl``, or a local one, as a string or a path; one that is there is
+        replaced once all results are known (templated)
     :param exa_conn_id: the Airflow connection (templated)
     :param api: which of Exa's monitor APIs the monitor belongs to
     :raises ExaInputError: the run has not ended, or has more than 1 MiB of results and there is no ``path``
@@ -133,7 +135,7 @@ class ExaListMonitorRunResultsOperator(ExaBaseOperator):
         *,
         monitor_id: str,
         run_id: str,
-        path: str | None = None,
+        path: str | PurePath | ObjectStoragePath | None = None,
         exa_conn_id: str = "exa_default",
         api: str = "websets",
         **kwargs: Any,
@@ -145,17 +147,20 @@ class ExaListMonitorRunResultsOperator(ExaBaseOperator):
                 check_id("run_id", as_run_id(run_id))
         self.monitor_id = monitor_id
         self.run_id = run_id
-        self.path = path
+        # Airflow may have to render it, and to show it.
+        self.path = str(path) if isinstance(path, PurePath | ObjectStoragePath) else path
 
     def execute(self, context: Context) -> list[dict[str, Any]] | dict[str, Any]:
         """List the results now."""
+        self.check_rendered()
         with self.naming_errors():
             self.run_id = as_run_id(self.run_id)
+            path = None if self.path is None else _as_path(self.path)
         hook, monitor_id = self.hook, self.monitor_id
         self.linked_monitor_ids = [monitor_id]
         run = hook.get_monitor_run(monitor_id, self.run_id)
         results = hook.list_run_results(run, whole=True)
-        returned = self._return_inline(results) if self.path is None else self._write(results, self.path)
+        returned = self._return_inline(results) if path is None else self._write(results, path)
         if (summary := summary_of(hook.dialect, run)) is not None:
             context["ti"].xcom_push(key="summary", value=summary)
         return returned
@@ -172,11 +177,9 @@ class ExaListMonitorRunResultsOperator(ExaBaseOperator):
         self.log.info("Listed %d results of run %s (monitor %s).", len(listed), self.run_id, self.monitor_id)
         return listed
 
-    def _write(self, results: Iterator[dict[str, Any]], to: str) -> dict[str, Any]:
+    def _write(self, results: Iterator[dict[str, Any]], path: ObjectStoragePath) -> dict[str, Any]:
         """Write the results to a temporary file, and once all are there to where they belong."""
-        if ".." in to.replace("\\", "/").split("/"):
-            raise ExaInputError(f"path={to!r:.200} has '..' in it; an id of Exa's may hold anything")
-        path, count = ObjectStoragePath(to), 0
+        count = 0
         with TemporaryFile() as lines:
             for count, result in enumerate(results, 1):  # noqa: B007 (counts them)
                 lines.write(json.dumps(result, ensure_ascii=False).encode() + b"\n")
@@ -187,6 +190,22 @@ class ExaListMonitorRunResultsOperator(ExaBaseOperator):
                 copyfileobj(lines, file)
         self.log.info("Wrote %d results of run %s to %s.", count, self.run_id, path)
         return {"path": str(path), "count": count}
+
+
+def _as_path(path: object) -> ObjectStoragePath:
+    """Return a path that can be opened; raise before Exa is asked where it cannot."""
+    if not isinstance(path, str | PurePath | ObjectStoragePath) or not (text := str(path)).strip():
+        raise ExaInputError(f"path is {path!r:.200}; it must be the path of a file, a string")
+    if ".." in text.replace("\\", "/").split("/"):
+        raise ExaInputError(f"path={text!r:.200} has '..' in it; an id of Exa's may hold anything")
+    try:
+        if "\0" in text:
+            raise ValueError("it has a null character")
+        usable = ObjectStoragePath(text)
+        usable.fs  # noqa: B018 (looks for the package and the connection of this kind of storage)
+    except (ImportError, ValueError) as error:
+        raise ExaInputError(f"path={text!r:.200} cannot be used: {error}") from error
+    return usable
 
 
 class ExaListMonitorsOperator(ExaBaseOperator):
@@ -224,6 +243,7 @@ class ExaListMonitorsOperator(ExaBaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, str | bool | None]]:
         """List the monitors now."""
+        self.check_rendered()
         monitors = [monitor.as_dict() for monitor in self.hook.list_monitors(webset_id=self.webset_id)]
         listed = [monitor for monitor in monitors if monitor["enabled"] or not self.only_enabled]
         self.log.info("Listed %d monitors, of which %d are returned.", len(monitors), len(listed))

@@ -85,6 +85,7 @@ class ExaTriggerMonitorOperator(ExaBaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Start a run, unless an earlier process of this task has, and wait for it."""
         began = time.monotonic()
+        self.check_rendered()
         started = self._recall(context) or self._start(context)
         if not self.wait_for_completion:
             run = self._find(started)

@@ -20,6 +20,7 @@ from airflow_provider_exa.protocol.validation import (
     check_segment,
     check_time,
     check_words,
+    is_template,
 )
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
 from airflow_provider_exa.waiting.outcome import FAIL_ON, is_decided, raise_for_outcome, unwrap_event
@@ -29,6 +30,8 @@ from airflow_provider_exa.waiting.waiter import poll_once
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+TWICE = "two of the runs are of the same monitor; wait for them in separate tasks"
 
 
 class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
@@ -80,12 +83,11 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
                 raise ExaInputError("give monitor_ids=… with created_after=…, or runs=…")
             check_time("created_after", created_after)
             check_words("fail_on", fail_on, FAIL_ON)
-            if wait_for not in ("all", "any") and not (isinstance(wait_for, int) and wait_for >= 1):
+            is_number = isinstance(wait_for, int) and not isinstance(wait_for, bool) and wait_for >= 1
+            if wait_for not in ("all", "any") and not is_number:
                 raise ExaInputError(f"wait_for={wait_for!r:.100} is not 'all', 'any' or a number of runs")
             check_seconds("poll_interval", poll_interval)
             dialect_of(api, websets="wait_for_idle=True" if wait_for_idle else None)
-            for monitor_id in monitor_ids if isinstance(monitor_ids, list | tuple) else ():
-                check_id("monitor_id", monitor_id)
         self.monitor_ids = monitor_ids
         self.runs = runs
         self.created_after = created_after
@@ -94,10 +96,13 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
         self.wait_for_idle = wait_for_idle
         self.poll_interval = poll_interval
         self.deferrable = deferrable
+        with self.naming_errors():
+            self._check_items()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Poll each monitor once; then wait in the triggerer, or in this process in the same way."""
         began = time.monotonic()
+        self.check_rendered()
         with self.naming_errors():
             waits = self._waits()
             needed = self._needed(len(waits))
@@ -114,6 +119,23 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
         total = len(self._waits())
         self.log.info("%d of %d runs have ended.", len(runs), total)
         return self._check_outcome(runs, self._needed(total))
+
+    def _check_items(self) -> None:
+        """Raise, while a DAG is parsed, if the monitors or the runs cannot be such; templates pass."""
+        what, type_ = ("monitor_ids", str) if self.runs is None else ("runs", Mapping)
+        values = getattr(self, what)
+        if is_template(values):
+            return
+        given = [item for item in _items(what, values, type_, templates=True) if not is_template(item)]
+        if self.runs is not None:
+            for run in given:
+                check_id("run_id", run.get("id"))
+            given = [run.get("monitor_id") for run in given]
+        for monitor_id in given:
+            check_id("monitor_id", monitor_id)
+        if len(set(map(str, given))) < len(given):
+            raise ExaInputError(TWICE)
+        self._needed(len(values))
 
     def _poll(self, waits: Sequence[Progress], ended: dict[str, Any], needed: int) -> bool:
         """Poll for each run that has not ended; return whether the outcome is decided."""
@@ -167,7 +189,7 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
             for monitor_id, selector in selectors
         }
         if len(waits) < len(selectors):
-            raise ExaInputError("two of the runs are of the same monitor; wait for them in separate tasks")
+            raise ExaInputError(TWICE)
         return [Progress(monitor_id, selector, now) for monitor_id, selector in waits.items()]
 
     def _needed(self, total: int) -> int:
@@ -179,9 +201,16 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
         return needed
 
 
-def _items(what: str, values: Any, type_: type) -> Sequence[Any]:
-    """Return the values if they are a list, not empty, of that type."""
-    if not isinstance(values, list | tuple) or not values or not all(isinstance(it, type_) for it in values):
+def _items(what: str, values: Any, type_: type, *, templates: bool = False) -> Any:
+    """
+    Return the values if they are a list, not empty, of that type.
+
+    :param templates: whether a template may stand for a value
+    """
+    fits = isinstance(values, list | tuple) and all(
+        isinstance(value, type_) or (templates and is_template(value)) for value in values
+    )
+    if not fits or not values:
         wanted = "ids" if type_ is str else "dicts with monitor_id and id"
         raise ExaInputError(f"{what} is {values!r:.200}; it must be a list of {wanted}")
     return values

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from os import PathLike
 from typing import Any
 
 from pendulum import DateTime
 
 from airflow_provider_exa.protocol.errors import ExaInputError
 from airflow_provider_exa.protocol.models import parse_time
+
+#: The longest interval, in seconds: some 30 years, which Python's clocks can still count.
+MAX_SECONDS = 1e9
 
 
 @contextmanager
@@ -31,7 +34,7 @@ def is_template(value: object) -> bool:
     """Return whether only a running task knows the value: a Jinja template, or another task's output."""
     if isinstance(value, str):
         return "{{" in value or "{%" in value
-    return hasattr(value, "resolve")
+    return hasattr(value, "resolve") and not isinstance(value, PathLike)
 
 
 def check_id(what: str, value: object) -> None:
@@ -57,6 +60,16 @@ def check_segment(what: str, value: object) -> str:
     if not usable or any("\ud800" <= character <= "\udfff" for character in str(value)):
         raise ExaInputError(f"{what} is {value!r:.100}; it must be an id of Exa's, a string")
     return str(value)
+
+
+def check_conn_id(what: str, value: object) -> None:
+    """
+    Raise if the value cannot be the id of an Airflow connection.
+
+    :raises ExaInputError: it is no string, or is empty
+    """
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ExaInputError(f"{what}={value!r:.100} is not the id of an Airflow connection")
 
 
 def as_run_id(value: object) -> str:
@@ -89,10 +102,10 @@ def check_seconds(what: str, value: object) -> None:
     """
     Raise if the value cannot be an interval.
 
-    :raises ExaInputError: it is no number, or not above 0
+    :raises ExaInputError: it is no number, not above 0, or longer than a task can wait
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value < math.inf:  # type: ignore[operator]
+    if not is_number or not 0 < value <= MAX_SECONDS:  # type: ignore[operator]
         raise ExaInputError(f"{what}={value!r:.100} is not a number of seconds above 0")
 
 
@@ -129,3 +142,25 @@ def as_time(what: str, value: datetime | str) -> DateTime:
         return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
     except (TypeError, ValueError, OverflowError):
         raise ExaInputError(f"{what}={value!r:.100} is not a time such as '2026-01-31T06:00:00Z'") from None
+
+
+#: How a templated argument is checked once it is rendered; of these, the last four may be left out.
+_RENDERED: dict[str, Callable[[str, Any], object]] = {
+    "exa_conn_id": check_conn_id,
+    "monitor_id": check_segment,
+    "run_id": lambda _, value: as_run_id(value),
+    "webset_id": check_segment,
+    "created_after": as_time,
+    "created_before": as_time,
+}
+_REQUIRED = ("exa_conn_id", "monitor_id")
+
+
+def check_rendered(name: str, value: object) -> None:
+    """
+    Raise if a templated argument, of any operator, has rendered to what it cannot be.
+
+    :raises ExaInputError: it has
+    """
+    if name in _RENDERED and (value is not None or name in _REQUIRED):
+        _RENDERED[name](name, value)

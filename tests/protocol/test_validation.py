@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pendulum
@@ -135,7 +136,9 @@ def test_a_number_above_zero_is_an_interval(value: object) -> None:
     validation.check_seconds("poll_interval", value)
 
 
-@pytest.mark.parametrize("value", [0, 0.0, -1, math.inf, -math.inf, math.nan, True, None, "60", [60]])
+@pytest.mark.parametrize(
+    "value", [0, 0.0, -1, math.inf, -math.inf, math.nan, True, None, "60", [60], 10**400]
+)
 def test_what_cannot_be_an_interval_is_refused(value: object) -> None:
     """The error names the argument and quotes the value."""
     with pytest.raises(ExaInputError, match=r"^poll_interval=.* is not a number of seconds above 0$"):
@@ -180,7 +183,15 @@ class Output:
 
 @pytest.mark.parametrize(
     ("value", "is_template"),
-    [("{{ x }}", True), ("{% x %}", True), (Output(), True), ("mon_a", False), ("{ x }", False), (7, False)],
+    [
+        ("{{ x }}", True),
+        ("{% x %}", True),
+        (Output(), True),
+        ("mon_a", False),
+        ("{ x }", False),
+        (7, False),
+        (Path("mon_a"), False),
+    ],
 )
 def test_only_a_running_task_knows_a_template(value: object, is_template: bool) -> None:
     """Either mark of Jinja's makes one, and so does the output of a task."""
