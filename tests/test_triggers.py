@@ -17,8 +17,10 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_exa import triggers
+from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.operators import ExaWaitForMonitorRunsOperator
 from airflow_provider_exa.protocol.errors import ExaPermanentError, ExaRunFailedError, ExaTransientError
+from airflow_provider_exa.protocol.models import MonitorRun
 from airflow_provider_exa.sensors import ExaMonitorRunSensor
 from airflow_provider_exa.standin import Fault, StandIn
 from airflow_provider_exa.timing import Timing, use_timing
@@ -28,6 +30,7 @@ from airflow_provider_exa.triggers import (
     ExaStartedRunTrigger,
     ExaWaitTrigger,
 )
+from airflow_provider_exa.waiting.progress import Progress
 from tests.tasks import Store, TaskInstance, defer
 
 SINCE = "2026-01-01T00:00:00+00:00"
@@ -367,6 +370,27 @@ def test_a_trigger_for_several_fires_once_it_is_decided(
     selectors = {monitor_id: {"created_after": SINCE} for monitor_id in ("mon_a", "mon_b")}
     event = first_event(ExaMonitorRunsTrigger(selectors, needed=needed, poll_interval=0.05))
     assert len(event.payload["runs"]) == ended
+
+
+@pytest.mark.parametrize("needed", [1, 2])
+def test_an_error_that_comes_with_the_run_that_decides_does_not_count(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch, needed: int
+) -> None:
+    """Where both come at the very same time, in whichever order."""
+    exa.add_run("mon_a", run_id="run_1")
+    run = ExaHook().get_monitor_run("mon_a", "run_1")
+
+    async def wait_for_run(progress: Progress, **options: Any) -> MonitorRun:
+        if progress.monitor_id == "mon_a":
+            return run
+        raise ExaPermanentError("gone")
+
+    monkeypatch.setattr("airflow_provider_exa.waiting.poller.wait_for_run", wait_for_run)
+    selectors = {monitor_id: {"created_after": SINCE} for monitor_id in ("mon_b", "mon_a", "mon_c")}
+    payload = first_event(ExaMonitorRunsTrigger(selectors, needed=needed)).payload
+    assert payload == (
+        {"runs": {"mon_a": run.as_dict()}} if needed == 1 else {"error": "gone", "type": "ExaPermanentError"}
+    )
 
 
 def test_a_trigger_for_runs_that_have_ended_asks_nothing(exa: StandIn) -> None:

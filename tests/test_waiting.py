@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import product
+from itertools import permutations, product
 from typing import Any
 
 import pendulum
@@ -163,7 +163,7 @@ def make_task(mode: str, arguments: dict[str, Any]) -> BaseOperator:
     arguments = {"monitor_id": "mon_a", "task_id": "wait", **arguments}
     if mode.startswith("operator"):
         monitor_ids = [arguments.pop("monitor_id")]
-        arguments |= {"monitor_ids": monitor_ids, "deferrable": mode == "operator_deferred"}
+        arguments = {"monitor_ids": monitor_ids, **arguments, "deferrable": mode == "operator_deferred"}
         return ExaWaitForMonitorRunsOperator(poll_interval=POKE_INTERVAL, **arguments)
     way = {"deferrable": True} if mode == "deferred" else {"deferrable": False, "mode": mode}
     return ExaMonitorRunSensor(poke_interval=POKE_INTERVAL, **way, **arguments)
@@ -481,3 +481,67 @@ def test_a_run_that_cannot_be_told_is_an_error(
     assert "cannot be told from the 3 runs that are listed" in str(ended.error)
     near = pendulum.now("UTC").subtract(hours=36)
     assert play(exa, Case(nothing, arguments={"created_after": near}), monkeypatch, mode).state == "success"
+
+
+class TestOneOfSeveral:
+    """A monitor in trouble, beside one whose run decides the outcome."""
+
+    @pytest.fixture(autouse=True)
+    def _monitors(self, exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+        exa.add_monitor("mon_b")
+        monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=3))
+
+    @pytest.fixture(params=list(permutations(["mon_a", "mon_b"])), ids=str)
+    def wait(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+        def wait(passes: Callable[[], None] = lambda: None, **given: Any) -> Ended:
+            given = {"monitor_ids": request.param, "created_after": SINCE, "wait_for": "any", **given}
+            return Task(lambda: make_task("operator", {"monitor_id": "", **given}), passes).run(monkeypatch)
+
+        return wait
+
+    @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 404}, {"kind": "cut"}], ids=str)
+    def test_a_first_poll_that_fails_counts_only_if_the_others_decide_nothing(
+        self, exa: StandIn, wait: Callable[..., Ended], fault: dict[str, Any]
+    ) -> None:
+        """In whichever order the monitors are asked."""
+        exa.add_run("mon_a", run_id="run_1", status="running")
+        exa.fail(Fault(times=None, path="mon_b", **fault))
+        assert isinstance(wait().error, ExaTransientError | ExaPermanentError)
+        exa.move("run_1", "completed")
+        assert wait().xcom.keys() == {"mon_a"}
+        assert isinstance(wait(wait_for="all").error, ExaTransientError | ExaPermanentError)
+
+    def test_no_monitor_is_asked_once_the_outcome_is_decided(
+        self, exa: StandIn, wait: Callable[..., Ended]
+    ) -> None:
+        """One that hangs would hold up what is known."""
+        for monitor_id in ("mon_a", "mon_b"):
+            exa.add_run(monitor_id)
+        wait()
+        assert len(exa.requests) == 1
+
+    def test_later_polls_repeat_no_request(self, exa: StandIn, wait: Callable[..., Ended]) -> None:
+        """The next poll is a repetition anyway, and another monitor may have news."""
+
+        def story() -> Iterator[None]:
+            exa.fail(Fault(status=503, times=None, path="mon_b"))
+            asked = len(exa.requests)
+            yield
+            assert len(exa.requests) == asked + 2
+            exa.move("run_a", "completed")
+            yield
+
+        for name in "ab":
+            exa.add_run(f"mon_{name}", run_id=f"run_{name}", status="running")
+        steps = story()
+        assert wait(lambda: next(steps, None)).xcom.keys() == {"mon_a"}
+
+    def test_trouble_is_not_waited_out_for_each_of_many(
+        self, exa: StandIn, wait: Callable[..., Ended], no_pauses: list[float]
+    ) -> None:
+        """The first monitor has its retries; after that, each of the others is asked once."""
+        for number in range(10):
+            exa.add_monitor(f"mon_{number}")
+        exa.fail(Fault(status=503, times=None))
+        assert type(wait(monitor_ids=[f"mon_{number}" for number in range(10)]).error) is ExaTransientError
+        assert len(exa.requests) == 4 + 9

@@ -12,8 +12,8 @@ import pendulum
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_exa.operators.base import ExaBaseOperator
-from airflow_provider_exa.protocol.errors import ExaInputError
-from airflow_provider_exa.protocol.models import dialect_of
+from airflow_provider_exa.protocol.errors import ExaError, ExaInputError
+from airflow_provider_exa.protocol.models import MonitorRun, dialect_of
 from airflow_provider_exa.protocol.validation import (
     check_id,
     check_seconds,
@@ -40,7 +40,8 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
 
     ``monitor_ids`` and ``created_after`` together select the runs, or ``runs`` does. The task fails as soon
     as too many runs have ended badly, and names each of them and why. Else only ``execution_timeout`` ends
-    it. It polls each monitor once in the worker, where each first poll has to succeed.
+    it. It polls each monitor once in the worker, where each first poll has to succeed, unless the outcome is
+    decided without it.
 
     :param monitor_ids: the monitors; the earliest run of each created at or after ``created_after`` counts
         (templated)
@@ -138,17 +139,38 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
         self._needed(len(values))
 
     def _poll(self, waits: Sequence[Progress], ended: dict[str, Any], needed: int) -> bool:
-        """Poll for each run that has not ended; return whether the outcome is decided."""
+        """
+        Poll for each run that has not ended, until the outcome is decided; return whether it is.
+
+        :raises ExaError: the wait for a run has ended without it, and the others do not decide the outcome
+        """
+        errors: list[ExaError] = []
         for wait in waits:
             if wait.monitor_id in ended:
                 continue
-            is_first = not wait.has_answered
-            observation, monitor = poll_once(self.hook.client, self.api, wait, confirm=is_first)
-            if line := wait.observe(observation, pendulum.now("UTC"), monitor):
-                self.log.log(*line)
-            if observation.ended_run:
-                ended[wait.monitor_id] = observation.ended_run.as_dict()
-        return is_decided(list(ended.values()), fail_on=self.fail_on, needed=needed, total=len(waits))
+            try:
+                # Only a first poll has to succeed; the retries of one would keep the others waiting.
+                run = self._poll_monitor(wait, retries=0 if wait.has_answered or errors else None)
+            except ExaError as error:
+                errors.append(error)
+                if len(errors) > len(waits) - needed:
+                    raise
+                self.log.warning("%s", error)
+                continue
+            if run:
+                ended[wait.monitor_id] = run.as_dict()
+                if is_decided(ended.values(), fail_on=self.fail_on, needed=needed, total=len(waits)):
+                    return True
+        if errors:
+            raise errors[0]
+        return False
+
+    def _poll_monitor(self, wait: Progress, *, retries: int | None) -> MonitorRun | None:
+        is_first = not wait.has_answered
+        observation, monitor = poll_once(self.hook.client, self.api, wait, confirm=is_first, retries=retries)
+        if line := wait.observe(observation, pendulum.now("UTC"), monitor):
+            self.log.log(*line)
+        return observation.ended_run
 
     def _defer(self, waits: Sequence[Progress], ended: dict[str, Any], needed: int, waited: float) -> None:
         timeout = self.execution_timeout

@@ -23,19 +23,26 @@ MAX_BACKOFF_INTERVAL = 3600.0
 
 
 def poll_once(
-    client: Client, api: str, progress: Progress, *, confirm: bool, deadline: float | None = None
+    client: Client,
+    api: str,
+    progress: Progress,
+    *,
+    confirm: bool,
+    deadline: float | None = None,
+    retries: int | None = None,
 ) -> tuple[Observation, Monitor | None]:
     """
     Poll for one wait, in a worker; return what was seen, and the monitor where it was asked for.
 
     :param confirm: whether to ask for the monitor where there is no run yet
     :param deadline: no request outlasts this moment of ``time.monotonic()``
+    :param retries: how often a request is sent again; None: as the connection says
     """
     dialect, selectors = dialect_of(api), [progress.selector]
     webset_id = progress.webset_id
     poll = take_snapshot(dialect, progress.monitor_id, selectors, webset_id=webset_id, confirm=confirm)
     try:
-        snapshot = client.call(poll, deadline=deadline)
+        snapshot = client.call(poll, deadline=deadline, retries=retries)
     except ExaError as error:
         return Observation(error=error), None
     progress.webset_id = snapshot.webset_id or progress.webset_id
@@ -153,7 +160,11 @@ async def wait_for_runs(
     try:
         while tasks and not is_enough(ended.values()):
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            ended |= {tasks.pop(task): task.result().as_dict() for task in done}
+            found = {tasks.pop(task): task for task in done}
+            ended |= {key: task.result().as_dict() for key, task in found.items() if not task.exception()}
+            if not is_enough(ended.values()):
+                for task in done:
+                    task.result()  # raises why a wait has ended without a run
     finally:
         for task in tasks:
             task.cancel()
