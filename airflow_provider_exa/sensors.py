@@ -9,19 +9,23 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pendulum
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowTaskTimeout, conf
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    conf,
+)
 from airflow.sdk import BaseSensorOperator
-from airflow.sdk.bases.operator import TriggerFailureReason
 from airflow.sdk.bases.sensor import PokeReturnValue
 
-from airflow_provider_exa.operators.base import ExaBaseOperator
+from airflow_provider_exa.operators.base import LAST_POLL_TIMEOUT, ExaBaseOperator
 from airflow_provider_exa.protocol.errors import ExaError
 from airflow_provider_exa.protocol.models import MonitorRun, dialect_of
 from airflow_provider_exa.protocol.validation import as_run_id, check_id, check_words
 from airflow_provider_exa.task_state import recall, remember
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
 from airflow_provider_exa.waiting.outcome import FAIL_ON, raise_for_outcome, unwrap_event
-from airflow_provider_exa.waiting.progress import Progress
+from airflow_provider_exa.waiting.progress import Progress, describe_time_out
 from airflow_provider_exa.waiting.selection import RunSelector
 from airflow_provider_exa.waiting.waiter import MAX_BACKOFF_INTERVAL, poll_once
 
@@ -29,8 +33,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 STATE_KEY = "exa_wait"
-#: Seconds that the last poll of a wait that has timed out may take.
-LAST_POLL_TIMEOUT = 5.0
 
 
 class ExaMonitorRunSensor(ExaBaseOperator, BaseSensorOperator):
@@ -96,15 +98,25 @@ class ExaMonitorRunSensor(ExaBaseOperator, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait as the base class does, from where an earlier process of this task left off."""
+        began = time.monotonic()
         if context.get("task_state_store") is None and self._is_rescheduling and self.pick == "latest":
             self.log.warning("Before Airflow 3.3, each poke of pick='latest' in reschedule mode picks anew.")
         self.check_rendered()
         with self.naming_errors():
             self._progress = self._recall(context)
         self._remember(context)
-        self._deadline = time.monotonic() + self._seconds_left(context)
+        left = timedelta(seconds=self._seconds_left(context))
+        self._deadline = began + min(left, self.execution_timeout or left).total_seconds()
         self.linked_monitor_ids = [self.monitor_id]
-        return super().execute(context)
+        self.waits = [self._progress]
+        try:
+            return super().execute(context)
+        except (AirflowSensorTimeout, AirflowTaskTimeout) as error:
+            raise type(error)(describe_time_out(self.waits)) from error
+        except AirflowSkipException as error:
+            if error.__cause__ and not isinstance(error.__cause__, AirflowTaskTimeout):
+                raise
+            raise AirflowSkipException(describe_time_out(self.waits)) from error
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once; where the run has not ended, a deferrable sensor defers."""
@@ -125,28 +137,20 @@ class ExaMonitorRunSensor(ExaBaseOperator, BaseSensorOperator):
             self.log.info("%s", self._progress.summary(run))
             return self._check_outcome(run)
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume; a time-out is reported in this package's words."""
-        if next_kwargs and next_kwargs.get("error") == TriggerFailureReason.TRIGGER_TIMEOUT:
-            next_method, next_kwargs = "_time_out", {}
-        return super().resume_execution(next_method, next_kwargs, context)
-
     def _time_out(self, context: Context) -> dict[str, Any] | None:
         """Poll once more, as the run may have ended since the trigger's last poll; else raise."""
         self._progress = self._recall(context)
         self.linked_monitor_ids = [self.monitor_id]
-        run, last_seen = None, ""
+        run = None
         if context.get("task_state_store") is not None:
             self._deadline = time.monotonic() + LAST_POLL_TIMEOUT
             try:
                 run = self._poll(context)
             except Exception as error:  # the time-out is the news
-                last_seen = f" Last seen: {error}"
+                self._progress.topic = f"{error}".rstrip(".")
         if run:
             return self._check_outcome(run.as_dict())
-        now = pendulum.now("UTC")
-        what = f"{self._progress.selector} (monitor {self.monitor_id}, {self._progress.waited(now)})"
-        message = f"Timed out waiting for {what}.{last_seen or self._progress.last_seen}"
+        message = describe_time_out([self._progress])
         by_execution_timeout = (
             self.execution_timeout and self.execution_timeout.total_seconds() < self.timeout
         )
@@ -220,8 +224,6 @@ class ExaMonitorRunSensor(ExaBaseOperator, BaseSensorOperator):
     def _defer(self) -> None:
         seconds = max(0.0, self._deadline - time.monotonic())
         longest = self.max_wait.total_seconds() if self.max_wait else None
-        if self.execution_timeout:
-            seconds = min(seconds, self.execution_timeout.total_seconds())
         self.defer(
             trigger=ExaMonitorRunsTrigger(
                 {self.monitor_id: self._progress.selector.as_dict()},

@@ -17,7 +17,12 @@ import pendulum
 import pytest
 from airflow.sdk import BaseOperator
 from airflow.sdk.bases.operator import TriggerFailureReason
-from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import (
+    AirflowRescheduleException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
 
 from airflow_provider_exa.waiting.poller import MonitorPoller
 
@@ -125,7 +130,7 @@ class Task:
                     method, arguments = defer(deferred)
         except AirflowSkipException as error:
             return Ended("skipped", error=error)
-        except Exception as error:
+        except (Exception, AirflowTaskTimeout) as error:
             return Ended("failed", error=error)
 
     def clear(self) -> None:

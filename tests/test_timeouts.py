@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from itertools import count
+from typing import Any, ClassVar
 
 import pytest
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowTaskTimeout, TaskDeferred
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
 
-from airflow_provider_exa.operators import ExaWaitForMonitorRunsOperator
+from airflow_provider_exa.operators import ExaTriggerMonitorOperator, ExaWaitForMonitorRunsOperator
+from airflow_provider_exa.protocol.errors import ExaError
 from airflow_provider_exa.sensors import ExaMonitorRunSensor
 from airflow_provider_exa.standin import Fault, StandIn
 from tests.tasks import POKE_INTERVAL, Store, Task, TaskInstance
@@ -127,18 +136,137 @@ def test_the_start_is_remembered_though_the_first_poll_fails(
         assert task.run(monkeypatch).xcom["id"] == run_id
 
 
-def test_an_operators_execution_timeout_ends_its_wait_in_a_worker(
-    exa: StandIn, monkeypatch: pytest.MonkeyPatch
+SINCE = "2026-01-01T00:00:00Z"
+WAITING: dict[str, Callable[..., BaseOperator]] = {
+    "sensor": lambda **given: ExaMonitorRunSensor(
+        task_id="wait", monitor_id="mon_a", created_after=SINCE, timeout=500, **given
+    ),
+    "runs": lambda **given: ExaWaitForMonitorRunsOperator(
+        task_id="wait", monitor_ids=["mon_a"], created_after=SINCE, **given
+    ),
+    "trigger": lambda **given: ExaTriggerMonitorOperator(
+        task_id="wait", monitor_id="mon_a", wait_for_completion=True, **given
+    ),
+}
+every_wait = pytest.mark.parametrize("make", WAITING.values(), ids=WAITING)
+WHAT = r"run run_1|the run that was started|the first run created at or after [-:+ \d]+"
+WORDS = rf"^Timed out waiting for ({WHAT}) \(monitor mon_a, after 0:00:0\d\)\. Last seen: "
+
+
+@pytest.mark.usefixtures("running")
+@every_wait
+def test_an_execution_timeout_in_a_worker_says_what_was_waited_for(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[..., BaseOperator]
 ) -> None:
     """It is raised wherever the process is; no event loop swallows it."""
-    exa.add_run("mon_a", run_id="run_1", status="running")
 
     def time_out(seconds: float) -> None:
-        raise AirflowTaskTimeout("Timeout")
+        raise AirflowTaskTimeout("Timeout, PID: 7")
 
     monkeypatch.setattr("time.sleep", time_out)
-    operator = ExaWaitForMonitorRunsOperator(
-        task_id="wait", runs=[{"monitor_id": "mon_a", "id": "run_1"}], deferrable=False
+    with pytest.raises(AirflowTaskTimeout, match=WORDS + r"Run run_1 is running\.$"):
+        make(deferrable=False).execute({"ti": TaskInstance(), "task_state_store": Store()})
+
+
+class TestADeferredExecutionTimeout:
+    """What is left of ``execution_timeout`` goes on in the triggerer, and ends there."""
+
+    LIMIT: ClassVar[dict[str, Any]] = {"deferrable": True, "execution_timeout": timedelta(seconds=30)}
+
+    @pytest.fixture(autouse=True)
+    def _run(self, running: None) -> None:
+        """The run ``run_1``, which has not ended."""
+
+    def deferred(self, make: Callable[..., BaseOperator]) -> tuple[dict[str, Any], TaskDeferred]:
+        context: dict[str, Any] = {"ti": TaskInstance(), "task_state_store": Store()}
+        with pytest.raises(TaskDeferred) as caught:
+            make(**self.LIMIT).execute(context)
+        return context, caught.value
+
+    @every_wait
+    @pytest.mark.parametrize(
+        ("fault", "seen"), [(None, r"Run run_1 is running"), (Fault(status=403), "Exa answered 403")]
     )
-    with pytest.raises(AirflowTaskTimeout):
-        operator.execute({"ti": TaskInstance()})
+    def test_it_says_what_was_waited_for(
+        self, exa: StandIn, make: Callable[..., BaseOperator], fault: Fault | None, seen: str
+    ) -> None:
+        """And what was last seen, asked of Exa once more."""
+        context, _ = self.deferred(make)
+        if fault:
+            exa.fail(fault)
+        with pytest.raises(AirflowTaskTimeout, match=WORDS + seen):
+            make(**self.LIMIT).resume_execution(*TIMED_OUT, context)
+
+    @every_wait
+    def test_a_run_that_has_ended_at_the_last_moment_counts(
+        self, exa: StandIn, make: Callable[..., BaseOperator]
+    ) -> None:
+        """Well or badly."""
+        context, _ = self.deferred(make)
+        exa.move("run_1", "completed")
+        assert "run_1" in str(make(**self.LIMIT).resume_execution(*TIMED_OUT, context))
+        exa.move("run_1", "failed")
+        with pytest.raises(ExaError, match="Run run_1 failed"):
+            make(**self.LIMIT).resume_execution(*TIMED_OUT, context)
+
+    @every_wait
+    def test_the_time_in_the_worker_counts(
+        self, monkeypatch: pytest.MonkeyPatch, make: Callable[..., BaseOperator]
+    ) -> None:
+        """Whatever the first poll takes is gone."""
+        clock = count(100, 1)
+        monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+        timeout = self.deferred(make)[1].timeout
+        assert timeout is not None
+        assert 0 < timeout.total_seconds() < 29
+
+    def test_it_names_some_of_many_monitors(self, exa: StandIn) -> None:
+        """Those whose runs have not ended, and how many more there are."""
+        monitor_ids = [f"mon_{number:02}" for number in range(13)]
+        for monitor_id in monitor_ids:
+            exa.add_monitor(monitor_id)
+            exa.add_run(monitor_id, run_id=f"run_of_{monitor_id}", status="running")
+        exa.move("run_of_mon_00", "completed")
+        operator = ExaWaitForMonitorRunsOperator(
+            task_id="wait", monitor_ids=monitor_ids, created_after=SINCE, **self.LIMIT
+        )
+        with pytest.raises(AirflowTaskTimeout) as caught:
+            operator.resume_execution(*TIMED_OUT, {"ti": TaskInstance()})
+        words = str(caught.value)
+        assert words.startswith("Timed out waiting for 12 runs (after 0:00:0")
+        assert "Last seen: Run run_of_mon_01 is running (monitor mon_01); Run run_of_mon_02" in words
+        assert words.endswith("(monitor mon_10); and 2 more.")
+
+    def test_its_last_polls_end_in_time(self, exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However many monitors there are, and however long Exa takes."""
+        clock = count(100, 2)
+        monkeypatch.setattr(
+            "airflow_provider_exa.operators.waiting.time.monotonic", lambda: float(next(clock))
+        )
+        runs = [{"monitor_id": f"mon_{number}", "id": "run_1"} for number in range(50)]
+        operator = ExaWaitForMonitorRunsOperator(task_id="wait", runs=runs, **self.LIMIT)
+        with pytest.raises(AirflowTaskTimeout, match="Timed out waiting for 50 runs"):
+            operator.resume_execution(*TIMED_OUT, {"ti": TaskInstance()})
+        assert len(exa.requests) < 5
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        ({}, AirflowSensorTimeout),
+        ({"soft_fail": True}, AirflowSkipException),
+        ({"never_fail": True}, AirflowSensorTimeout),
+    ],
+    ids=str,
+)
+def test_a_sensor_that_pokes_says_what_it_has_waited_for(
+    mode: str, flags: dict[str, Any], error: type[BaseException]
+) -> None:
+    """It ends as the base class decides, and its words are those of a deferred sensor."""
+    poking = ExaMonitorRunSensor(
+        task_id="wait", monitor_id="mon_a", run_id="run_1", mode=mode, timeout=0, deferrable=False, **flags
+    )
+    with pytest.raises(error, match=WORDS + r"Run run_1 is running\.$"):
+        poking.execute({"ti": TaskInstance(), "task_state_store": Store()})

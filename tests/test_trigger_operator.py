@@ -14,7 +14,7 @@ from typing import Any
 
 import pendulum
 import pytest
-from airflow.sdk.exceptions import TaskDeferralTimeout
+from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.operators import ExaTriggerMonitorOperator
@@ -768,7 +768,7 @@ def test_execution_timeout_ends_a_deferred_wait(exa: StandIn, monkeypatch: pytes
     """Nothing else does; the retry goes on with the same run."""
     exa.on_trigger = ((0, "running"),)
     task = task_of("deferred", execution_timeout=timedelta(seconds=0.2))
-    assert type(task.run(monkeypatch).error) is TaskDeferralTimeout
+    assert type(task.run(monkeypatch).error) is AirflowTaskTimeout
     complete_newest(exa)
     assert [run_id(task.run(monkeypatch))] == new_runs(exa)
     assert posts(exa) == 1

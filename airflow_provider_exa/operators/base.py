@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.sdk import BaseOperator
+from airflow.sdk.bases.operator import TriggerFailureReason
 
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.links import ExaWebsetLink
@@ -16,9 +19,15 @@ from airflow_provider_exa.protocol.endpoints import get_monitor, list_monitors
 from airflow_provider_exa.protocol.models import dialect_of
 from airflow_provider_exa.protocol.paging import fetch_page
 from airflow_provider_exa.protocol.validation import check_conn_id, check_rendered, is_template, naming
+from airflow_provider_exa.waiting.progress import Progress, describe_time_out
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 #: Seconds that a task spends, at most, to find the webset that its link leads to.
 LINK_TIMEOUT = 2.0
+#: Seconds that the last poll of a wait that has timed out may take.
+LAST_POLL_TIMEOUT = 5.0
 #: The most monitors that Websets lists on a page, says its documentation.
 MONITORS_PAGE = 200
 
@@ -36,6 +45,8 @@ class ExaBaseOperator(BaseOperator):
     webset_id: str | None = None
     #: The monitors that the task turned out to be about, whose webset is still to be found.
     linked_monitor_ids: Collection[str] = ()
+    #: What the task waits for, and how far it has come.
+    waits: Sequence[Progress] = ()
 
     def __init__(self, *, exa_conn_id: str = "exa_default", api: str = "websets", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -60,6 +71,32 @@ class ExaBaseOperator(BaseOperator):
         with self.naming_errors():
             for name in self.template_fields:
                 check_rendered(name, getattr(self, name))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume; a time-out is reported in this package's words."""
+        if next_kwargs and next_kwargs.get("error") == TriggerFailureReason.TRIGGER_TIMEOUT:
+            next_method, next_kwargs = "_time_out", {}
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    @contextmanager
+    def naming_time_outs(self) -> Iterator[None]:
+        """Let an ``execution_timeout`` say what the task has waited for."""
+        try:
+            yield
+        except AirflowTaskTimeout as error:
+            if not self.waits:
+                raise
+            raise AirflowTaskTimeout(describe_time_out(self.waits)) from error
+
+    def time_left(self, began: float) -> timedelta | None:
+        """
+        Return what is left of ``execution_timeout``, which a deferral goes on with.
+
+        :param began: when the task's process did, by ``time.monotonic()``
+        """
+        waited, limit = timedelta(seconds=time.monotonic() - began), self.execution_timeout
+        # Airflow cannot send a subclass of timedelta, such as pendulum's.
+        return timedelta(seconds=max(0.0, (limit - waited).total_seconds())) if limit else None
 
     def find_webset(self) -> str | None:
         """

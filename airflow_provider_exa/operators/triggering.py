@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pendulum
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, conf
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from airflow_provider_exa.operators.base import ExaBaseOperator
+from airflow_provider_exa.operators.base import LAST_POLL_TIMEOUT, ExaBaseOperator
 from airflow_provider_exa.protocol.errors import ExaError, ExaNotStartedError, ExaTransientError
 from airflow_provider_exa.protocol.models import MonitorRun, dialect_of
 from airflow_provider_exa.protocol.validation import as_time, check_id, check_seconds, check_words
@@ -20,7 +20,7 @@ from airflow_provider_exa.task_state import forget, recall, remember
 from airflow_provider_exa.timing import timing
 from airflow_provider_exa.triggers import ExaStartedRunTrigger
 from airflow_provider_exa.waiting.outcome import FAIL_ON, raise_for_outcome, unwrap_event
-from airflow_provider_exa.waiting.progress import Progress
+from airflow_provider_exa.waiting.progress import Progress, describe_time_out
 from airflow_provider_exa.waiting.selection import RunSelector, StartedRun
 from airflow_provider_exa.waiting.waiter import poll_once
 
@@ -87,6 +87,13 @@ class ExaTriggerMonitorOperator(ExaBaseOperator):
         began = time.monotonic()
         self.check_rendered()
         started = self._recall(context) or self._start(context)
+        self.waits = [Progress(self.monitor_id, started, pendulum.now("UTC"), has_answered=True)]
+        with self.naming_time_outs():
+            run = self._follow(started, began)
+        return run.as_dict() if not self.wait_for_completion else self._check_outcome(run.as_dict())
+
+    def _follow(self, started: StartedRun, began: float) -> MonitorRun:
+        """Return the run that was started, where that is asked for once it has ended."""
         if not self.wait_for_completion:
             run = self._find(started)
             if run is None:
@@ -94,17 +101,33 @@ class ExaTriggerMonitorOperator(ExaBaseOperator):
                     f"Exa has started a run, but lists none after {timing().run_listed_within:g} s (monitor "
                     f"{self.monitor_id}). A retry looks for it again and starts no other."
                 )
-            return run.as_dict()
-        run = self._wait(started)
+            return run
+        run = self._wait()
         if run is None:
-            self._defer(started, time.monotonic() - began)
-        return self._check_outcome(run.as_dict())
+            self._defer(started, began)
+        return run
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return the run that the trigger brings, or raise for how it ended."""
         run: dict[str, Any] = unwrap_event(event)
         self.log.info("Run %s %s (monitor %s).", run["id"], run["status"], self.monitor_id)
         return self._check_outcome(run)
+
+    def _time_out(self, context: Context) -> dict[str, Any]:
+        """Poll once more, as the run may have ended since the trigger's last poll; else raise."""
+        started = _started(recall(context, STATE_KEY, self._subject)[0])
+        began, unknown = pendulum.instance(context["ti"].start_date), StartedRun(pendulum.from_timestamp(0))
+        wait = Progress(self.monitor_id, started or unknown, began, has_answered=True)
+        run = None
+        with suppress(Exception):  # the time-out is the news
+            if started:
+                deadline = time.monotonic() + LAST_POLL_TIMEOUT
+                observation, _ = poll_once(self.hook.client, self.api, wait, confirm=False, deadline=deadline)
+                wait.observe(observation, pendulum.now("UTC"))
+                run = observation.ended_run
+        if run and run.status != "canceled":
+            return self._check_outcome(run.as_dict())
+        raise AirflowTaskTimeout(describe_time_out([wait]))
 
     def _check_outcome(self, run: dict[str, Any]) -> dict[str, Any]:
         raise_for_outcome([run], self.fail_on, error=ExaTransientError)
@@ -117,9 +140,9 @@ class ExaTriggerMonitorOperator(ExaBaseOperator):
     def _recall(self, context: Context) -> StartedRun | None:
         """Return the run that this task has started before, unless it is to start another."""
         kept, was_cleared = recall(context, STATE_KEY, self._subject)
-        if kept is None or not kept.keys() >= {"created_after", "at"}:
+        started = _started(kept)
+        if kept is None or started is None:
             return None
-        started = StartedRun(as_time("created_after", kept["created_after"]), kept.get("previous_run_id"))
         age = (pendulum.now("UTC") - as_time("at", kept["at"])).total_seconds()
         if was_cleared and age > timing().run_listed_within:
             return None  # a run that has not ended is the newest, and is joined
@@ -195,9 +218,9 @@ class ExaTriggerMonitorOperator(ExaBaseOperator):
         run: MonitorRun | None = until_listed(self._poll, started)
         return run
 
-    def _wait(self, started: StartedRun) -> MonitorRun | None:
+    def _wait(self) -> MonitorRun | None:
         """Poll until the run has ended, a deferrable task once; one that was canceled may be replaced."""
-        wait = Progress(self.monitor_id, started, pendulum.now("UTC"), has_answered=True)
+        (wait,) = self.waits
         canceled_id = None
         while True:
             observation, _ = poll_once(self.hook.client, self.api, wait, confirm=False)
@@ -211,8 +234,7 @@ class ExaTriggerMonitorOperator(ExaBaseOperator):
             canceled_id = run and run.id
             time.sleep(timing().replacement_delay if run else self.poll_interval)
 
-    def _defer(self, started: StartedRun, waited: float) -> NoReturn:
-        timeout = self.execution_timeout
+    def _defer(self, started: StartedRun, began: float) -> NoReturn:
         self.defer(
             trigger=ExaStartedRunTrigger(
                 self.monitor_id,
@@ -223,5 +245,12 @@ class ExaTriggerMonitorOperator(ExaBaseOperator):
                 api=self.api,
             ),
             method_name="execute_complete",
-            timeout=timeout and timedelta(seconds=max(0.0, timeout.total_seconds() - waited)),
+            timeout=self.time_left(began),
         )
+
+
+def _started(kept: Mapping[str, Any] | None) -> StartedRun | None:
+    """Return the run that a task has remembered."""
+    if kept is None or not kept.keys() >= {"created_after", "at"}:
+        return None
+    return StartedRun(as_time("created_after", kept["created_after"]), kept.get("previous_run_id"))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pendulum
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, conf
 
-from airflow_provider_exa.operators.base import ExaBaseOperator
+from airflow_provider_exa.operators.base import LAST_POLL_TIMEOUT, ExaBaseOperator
 from airflow_provider_exa.protocol.errors import ExaError, ExaInputError
 from airflow_provider_exa.protocol.models import MonitorRun, dialect_of
 from airflow_provider_exa.protocol.validation import (
@@ -24,7 +25,7 @@ from airflow_provider_exa.protocol.validation import (
 )
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
 from airflow_provider_exa.waiting.outcome import FAIL_ON, is_decided, raise_for_outcome, unwrap_event
-from airflow_provider_exa.waiting.progress import Progress
+from airflow_provider_exa.waiting.progress import Progress, describe_time_out
 from airflow_provider_exa.waiting.selection import RunSelector
 from airflow_provider_exa.waiting.waiter import poll_once
 
@@ -108,10 +109,11 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
             waits = self._waits()
             needed = self._needed(len(waits))
         ended: dict[str, Any] = {}
-        while not self._poll(waits, ended, needed):
-            if self.deferrable:
-                self._defer(waits, ended, needed, time.monotonic() - began)
-            time.sleep(self.poll_interval)
+        with self.naming_time_outs():
+            while not self._poll(waits, ended, needed):
+                if self.deferrable:
+                    self._defer(waits, ended, needed, began)
+                time.sleep(self.poll_interval)
         return self._check_outcome(ended, needed)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +122,20 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
         total = len(self._waits())
         self.log.info("%d of %d runs have ended.", len(runs), total)
         return self._check_outcome(runs, self._needed(total))
+
+    def _time_out(self, context: Context) -> dict[str, Any]:
+        """Poll once more, as runs may have ended since the trigger's last polls; else raise."""
+        with self.naming_errors():
+            waits = self._waits(context["ti"].start_date)
+            needed = self._needed(len(waits))
+        ended: dict[str, Any] = {}
+        for wait in waits:
+            wait.has_answered = True
+        with suppress(Exception):  # the time-out is the news
+            self._poll(waits, ended, needed, deadline=time.monotonic() + LAST_POLL_TIMEOUT)
+        if is_decided(ended.values(), fail_on=self.fail_on, needed=needed, total=len(waits)):
+            return self._check_outcome(ended, needed)
+        raise AirflowTaskTimeout(describe_time_out(self.waits))
 
     def _check_items(self) -> None:
         """Raise, while a DAG is parsed, if the monitors or the runs cannot be such; templates pass."""
@@ -138,19 +154,24 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
             raise ExaInputError(TWICE)
         self._needed(len(values))
 
-    def _poll(self, waits: Sequence[Progress], ended: dict[str, Any], needed: int) -> bool:
+    def _poll(
+        self, waits: Sequence[Progress], ended: dict[str, Any], needed: int, deadline: float | None = None
+    ) -> bool:
         """
         Poll for each run that has not ended, until the outcome is decided; return whether it is.
 
+        :param deadline: no poll begins after this moment of ``time.monotonic()``
         :raises ExaError: the wait for a run has ended without it, and the others do not decide the outcome
         """
         errors: list[ExaError] = []
-        for wait in waits:
-            if wait.monitor_id in ended:
-                continue
+        self.waits = [wait for wait in waits if wait.monitor_id not in ended]
+        for wait in self.waits:
+            if deadline and time.monotonic() > deadline:
+                break
             try:
                 # Only a first poll has to succeed; the retries of one would keep the others waiting.
-                run = self._poll_monitor(wait, retries=0 if wait.has_answered or errors else None)
+                retries = 0 if wait.has_answered or errors else None
+                run = self._poll_monitor(wait, retries=retries, deadline=deadline)
             except ExaError as error:
                 errors.append(error)
                 if len(errors) > len(waits) - needed:
@@ -159,21 +180,29 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
                 continue
             if run:
                 ended[wait.monitor_id] = run.as_dict()
+                self.waits = [each for each in self.waits if each is not wait]
                 if is_decided(ended.values(), fail_on=self.fail_on, needed=needed, total=len(waits)):
                     return True
         if errors:
             raise errors[0]
         return False
 
-    def _poll_monitor(self, wait: Progress, *, retries: int | None) -> MonitorRun | None:
-        is_first = not wait.has_answered
-        observation, monitor = poll_once(self.hook.client, self.api, wait, confirm=is_first, retries=retries)
+    def _poll_monitor(
+        self, wait: Progress, *, retries: int | None, deadline: float | None
+    ) -> MonitorRun | None:
+        observation, monitor = poll_once(
+            self.hook.client,
+            self.api,
+            wait,
+            confirm=not wait.has_answered,
+            deadline=deadline,
+            retries=retries,
+        )
         if line := wait.observe(observation, pendulum.now("UTC"), monitor):
             self.log.log(*line)
         return observation.ended_run
 
-    def _defer(self, waits: Sequence[Progress], ended: dict[str, Any], needed: int, waited: float) -> None:
-        timeout = self.execution_timeout
+    def _defer(self, waits: Sequence[Progress], ended: dict[str, Any], needed: int, began: float) -> None:
         self.defer(
             trigger=ExaMonitorRunsTrigger(
                 {wait.monitor_id: wait.selector.as_dict() for wait in waits},
@@ -186,7 +215,7 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
                 started_at=waits[0].started_at.isoformat(),
             ),
             method_name="execute_complete",
-            timeout=timeout and timedelta(seconds=max(0.0, timeout.total_seconds() - waited)),
+            timeout=self.time_left(began),
         )
 
     def _check_outcome(self, runs: dict[str, Any], needed: int) -> dict[str, Any]:
@@ -194,9 +223,9 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
         raise_for_outcome(runs.values(), self.fail_on, needed)
         return runs
 
-    def _waits(self) -> list[Progress]:
-        """Return the wait for one run of each monitor."""
-        now = pendulum.now("UTC")
+    def _waits(self, started_at: datetime | None = None) -> list[Progress]:
+        """Return the wait for one run of each monitor, which begins now unless it has begun before."""
+        now = pendulum.instance(started_at) if started_at else pendulum.now("UTC")
         if self.runs is None:
             ids = _items("monitor_ids", self.monitor_ids, str)
             selectors = [(each, RunSelector(created_after=self.created_after or "")) for each in ids]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, Self
@@ -15,6 +15,9 @@ from airflow_provider_exa.protocol.models import Monitor, MonitorRun, parse_time
 from airflow_provider_exa.timing import timing
 from airflow_provider_exa.waiting.selection import RunSelector, StartedRun
 from airflow_provider_exa.waiting.snapshot import Observation
+
+#: So many of the monitors whose runs have not ended are named when a wait times out.
+MAX_NAMED = 10
 
 
 @dataclass(slots=True)
@@ -52,6 +55,7 @@ class Progress:
         """
         if observation.error:
             if not self._can_wait_out(observation):
+                self.topic = f"{observation.error}".rstrip(".")
                 raise observation.error
             return self._line("trouble at Exa", logging.WARNING, f"{observation.error} Waiting on", now)
         self.has_answered, self.is_missing = True, False
@@ -96,11 +100,6 @@ class Progress:
         where = f"(monitor {self.monitor_id}, {self.waited(DateTime.now(UTC))})"
         return f"{_news(run['id'], run['status'])} {where}"
 
-    @property
-    def last_seen(self) -> str:
-        """What the last log line was about, as a sentence; empty before there was one."""
-        return f" Last seen: {self.topic}." if self.topic else ""
-
     def waited(self, now: DateTime) -> str:
         """Return how long the wait has taken, in words."""
         return f"after {timedelta(seconds=max(0, int((now - self.started_at).total_seconds())))}"
@@ -121,6 +120,19 @@ class Progress:
         for name in known.keys() & {"started_at", "logged_at"}:
             known[name] = parse_time(known[name])
         return cls(**known)
+
+
+def describe_time_out(waits: Sequence[Progress]) -> str:
+    """Return what was waited for, for how long, and what was last seen of it; ``waits`` are not empty."""
+    first, now = waits[0], DateTime.now(UTC)
+    if len(waits) == 1:
+        text = f"Timed out waiting for {first.selector} (monitor {first.monitor_id}, {first.waited(now)})."
+        return f"{text} Last seen: {first.topic}." if first.topic else text
+    seen = [f"{wait.topic or 'nothing yet'} (monitor {wait.monitor_id})" for wait in waits[:MAX_NAMED]]
+    more = f"; and {len(waits) - MAX_NAMED} more" if len(waits) > MAX_NAMED else ""
+    return (
+        f"Timed out waiting for {len(waits)} runs ({first.waited(now)}). Last seen: {'; '.join(seen)}{more}."
+    )
 
 
 def _news(run_id: str, status: str) -> str:

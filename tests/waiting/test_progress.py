@@ -13,7 +13,7 @@ from airflow_provider_exa.protocol.errors import ExaError, ExaInputError, ExaPer
 from airflow_provider_exa.protocol.models import parse_monitor
 from airflow_provider_exa.protocol.paging import BEGINNING_OF_TIME
 from airflow_provider_exa.timing import Timing, use_timing
-from airflow_provider_exa.waiting.progress import Progress
+from airflow_provider_exa.waiting.progress import Progress, describe_time_out
 from airflow_provider_exa.waiting.selection import RunSelector, StartedRun
 from airflow_provider_exa.waiting.snapshot import Observation
 from tests.waiting.memory import START, WEBSETS, make_run
@@ -105,9 +105,9 @@ def test_the_last_line_says_how_it_ended() -> None:
 def test_a_time_out_can_say_what_was_seen_last() -> None:
     """Nothing, before the first line."""
     progress = start()
-    assert progress.last_seen == ""
+    assert "Last seen" not in describe_time_out([progress])
     observe(progress, 0, "running")
-    assert progress.last_seen == " Last seen: Run run_1 is running."
+    assert describe_time_out([progress]).endswith("). Last seen: Run run_1 is running.")
 
 
 @pytest.mark.parametrize("seen", [TROUBLE, MISSING], ids=["trouble", "missing"])
