@@ -22,6 +22,7 @@ class Timing:
     :param max_triggerer_timeout: the longest answer time that a connection may ask for in the triggerer
     :param first_poll_jitter: how far the first polls of monitors are spread, so that a restart is no burst
     :param listing_patience: how long a poll's single runs wait for its listing, which may show them
+    :param min_poll_interval: between two polls of a monitor, however short an interval is asked for
     :param repeat_log_after: how often a wait logs again that nothing has changed
     :param first_event_margin: how long after a worker's heartbeat a trigger's first event may come
     :param run_listed_within: how long after a trigger a run may be missing from the listing
@@ -49,6 +50,7 @@ class Timing:
     max_triggerer_timeout: float = 60.0
     first_poll_jitter: float = 2.0
     listing_patience: float = 2.0
+    min_poll_interval: float = 1.0
     repeat_log_after: float = 300.0
     first_event_margin: float = 5.0
     run_listed_within: float = 60.0

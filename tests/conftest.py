@@ -34,6 +34,7 @@ IMPATIENT = Timing(
     rate_recovery_interval=0.05,
     refresh_after_failure=0.1,
     first_poll_jitter=0.0,
+    min_poll_interval=0.01,
     first_event_margin=-5.0,  # that is at once, as the workers' heartbeat is five seconds
     run_listed_within=0.5,
     run_listed_interval=0.02,

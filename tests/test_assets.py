@@ -200,6 +200,7 @@ def test_a_fixed_start_is_not_warned_of(start: Any, caplog: pytest.LogCaptureFix
         ({"poll_interval": "60"}, "poll_interval='60'"),
         ({"poll_interval": None}, "poll_interval=None"),
         ({"poll_interval": float("inf")}, "poll_interval=inf"),
+        ({"poll_interval": 10**400}, "poll_interval=1000"),
         ({"start": "yesterday"}, "start='yesterday'"),
         ({"start": 7}, "start=7"),
         ({"start": None}, "start=None"),

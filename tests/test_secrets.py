@@ -280,6 +280,7 @@ def evidence(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) 
             rate_limit_window=0.001,
             refresh_after_failure=0.05,
             first_poll_jitter=0.0,
+            min_poll_interval=0.01,
             first_event_margin=-5.0,
             run_listed_within=0.05,
             run_listed_interval=0.01,

@@ -20,6 +20,7 @@ from airflow_provider_exa.operators import ExaTriggerMonitorOperator, ExaWaitFor
 from airflow_provider_exa.protocol.errors import ExaError
 from airflow_provider_exa.sensors import ExaMonitorRunSensor
 from airflow_provider_exa.standin import Fault, StandIn
+from airflow_provider_exa.timing import Timing, use_timing
 from tests.tasks import POKE_INTERVAL, Store, Task, TaskInstance
 
 #: What Airflow's scheduler gives a task whose deferral has timed out.
@@ -166,6 +167,22 @@ def test_an_execution_timeout_in_a_worker_says_what_was_waited_for(
     monkeypatch.setattr("time.sleep", time_out)
     with pytest.raises(AirflowTaskTimeout, match=WORDS + r"Run run_1 is running\.$"):
         make(deferrable=False).execute({"ti": TaskInstance(), "task_state_store": Store()})
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("name", ["runs", "trigger"])
+def test_an_operator_polls_no_faster_than_the_triggerer(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """However short an interval it was given."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        raise AirflowTaskTimeout
+
+    monkeypatch.setattr("time.sleep", sleep)
+    with use_timing(Timing()), pytest.raises(AirflowTaskTimeout):
+        WAITING[name](deferrable=False, poll_interval=1e-9).execute({"ti": TaskInstance()})
+    assert slept == [1]
 
 
 class TestADeferredExecutionTimeout:

@@ -343,7 +343,7 @@ def test_the_event_comes_no_sooner_than_airflow_can_take_it(
     if is_known:
         exa.add_run("mon_a", run_id="run_1")
     start = time.monotonic()
-    with use_timing(Timing(first_poll_jitter=0, first_event_margin=-0.5)):
+    with use_timing(Timing(first_poll_jitter=0, min_poll_interval=0.01, first_event_margin=-0.5)):
         event = first_event(ExaMonitorRunTrigger("mon_a", run_id="run_1", poll_interval=0.05))
     assert 0.5 <= time.monotonic() - start < 2
     assert ("run" if is_known else "error") in event.payload
@@ -435,7 +435,9 @@ def test_a_started_run_that_was_canceled_may_be_replaced(exa: StandIn, is_replac
         run_id = exa.add_run("mon_a", created_at=created_at, states=[(0, "running"), (1.2, "completed")])
         exa.runs[run_id].hidden_until = pendulum.now("UTC").add(seconds=0.2)
     trigger = ExaStartedRunTrigger("mon_a", SINCE, "run_0", api="search", poll_interval=0.05)
-    with use_timing(Timing(first_poll_jitter=0, first_event_margin=-5, replacement_delay=0.4)):
+    with use_timing(
+        Timing(first_poll_jitter=0, min_poll_interval=0.01, first_event_margin=-5, replacement_delay=0.4)
+    ):
         run = first_event(trigger).payload["run"]
     assert (run["status"], run["id"] == "run_1") == (
         ("completed", False) if is_replaced else ("canceled", True)

@@ -232,7 +232,8 @@ class ExaTriggerMonitorOperator(ExaBaseOperator):
             if self.deferrable:
                 return None
             canceled_id = run and run.id
-            time.sleep(timing().replacement_delay if run else self.poll_interval)
+            interval = max(timing().min_poll_interval, self.poll_interval)
+            time.sleep(timing().replacement_delay if run else interval)
 
     def _defer(self, started: StartedRun, began: float) -> NoReturn:
         self.defer(

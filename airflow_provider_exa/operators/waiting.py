@@ -23,6 +23,7 @@ from airflow_provider_exa.protocol.validation import (
     check_words,
     is_template,
 )
+from airflow_provider_exa.timing import timing
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
 from airflow_provider_exa.waiting.outcome import FAIL_ON, is_decided, raise_for_outcome, unwrap_event
 from airflow_provider_exa.waiting.progress import Progress, describe_time_out
@@ -113,7 +114,7 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
             while not self._poll(waits, ended, needed):
                 if self.deferrable:
                     self._defer(waits, ended, needed, began)
-                time.sleep(self.poll_interval)
+                time.sleep(max(timing().min_poll_interval, self.poll_interval))
         return self._check_outcome(ended, needed)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:

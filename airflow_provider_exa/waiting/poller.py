@@ -174,8 +174,8 @@ class MonitorPoller:
 
     async def _rest(self, began: float) -> None:
         """Sleep until the next poll is due, for whoever has subscribed by then."""
-        loop = asyncio.get_running_loop()
-        while (left := began + min(each.interval for each in self.subscribers) - loop.time()) > 0:
+        loop, least = asyncio.get_running_loop(), timing().min_poll_interval
+        while (left := began + max(least, min(each.interval for each in self.subscribers)) - loop.time()) > 0:
             await wait_for_event(self.joined, left)
 
 

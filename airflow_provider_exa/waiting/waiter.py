@@ -62,7 +62,7 @@ class RunWaiter:
 
     def __init__(self, progress: Progress, interval: float, max_interval: float) -> None:
         self.progress = progress
-        self.interval = interval
+        self.interval = max(timing().min_poll_interval, interval)  # else one of 0 could not double
         self._max_interval = max_interval
         self._polled_at = -float("inf")
         self._observation: Observation | None = None

@@ -28,6 +28,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 INTERVAL = 0.05
 TIMING = Timing(
     first_poll_jitter=0,
+    min_poll_interval=0.01,
     rate_limit_window=0.001,
     confirmation_delay=0.01,
     min_event_gap=0.02,

@@ -177,6 +177,44 @@ def test_the_shortest_interval_counts(exa: StandIn) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("interval", [0, -1, 1e-9])
+@pytest.mark.parametrize("grows", [False, True])
+def test_no_interval_is_so_short_that_polls_chase_each_other(
+    exa: StandIn, interval: float, *, grows: bool
+) -> None:
+    """Neither of a wait nor of an asset, and one that may double does so from the shortest."""
+    exa.add_run("mon_a", status="running")
+
+    floor = Timing(first_poll_jitter=0, min_poll_interval=0.2)
+
+    async def scenario() -> tuple[int, float]:
+        longest = 60 if grows else interval
+        with use_timing(floor), subscribed(interval, longest) as waiter:
+            await until(lambda: exa.requests)
+            await asyncio.sleep(0.7)
+            return len(exa.requests), waiter.interval
+
+    requests, growing = asyncio.run(scenario())
+    assert requests <= 4
+    assert growing > 0.2 if grows else growing == 0.2
+
+
+def test_an_asset_with_a_tiny_interval_polls_no_faster(exa: StandIn) -> None:
+    """The floor is that of the poller, whoever subscribes."""
+
+    floor = Timing(first_poll_jitter=0, min_poll_interval=0.2)
+
+    async def scenario() -> int:
+        asset = Asset()
+        asset.interval = 1e-9
+        with use_timing(floor), subscribe(asset, "exa_default", "websets", "mon_a"):
+            await until(lambda: exa.requests)
+            await asyncio.sleep(0.5)
+        return sum(path.endswith("/runs") for path in paths(exa))
+
+    assert asyncio.run(scenario()) <= 3
+
+
 def test_the_pace_slows_down_when_the_hurried_wait_leaves(exa: StandIn) -> None:
     """The rest polls as often as it asked for."""
     exa.add_run("mon_a", status="running")
@@ -553,7 +591,7 @@ def test_a_run_that_is_missing_is_asked_for_again_however_long_that_takes(exa: S
     """A line that is due again between two polls is no second answer."""
     exa.add_run("mon_a", run_id="run_1")
     exa.fail(Fault(status=404, times=1, path="run_1"))
-    with use_timing(Timing(first_poll_jitter=0, repeat_log_after=0.05)):
+    with use_timing(Timing(first_poll_jitter=0, min_poll_interval=0.01, repeat_log_after=0.05)):
         assert asyncio.run(wait(selector=RUN, interval=0.5)).id == "run_1"
     assert [request.status for request in exa.requests] == [404, 200]
 
@@ -600,7 +638,7 @@ def test_a_wait_without_news_says_so_again(exa: StandIn, caplog: pytest.LogCaptu
         await until(lambda: caplog.text.count("Run run_1 is running") >= 3)
         await cancel(waiting)
 
-    with use_timing(Timing(first_poll_jitter=0, repeat_log_after=0.05)):
+    with use_timing(Timing(first_poll_jitter=0, min_poll_interval=0.01, repeat_log_after=0.05)):
         asyncio.run(scenario())
     assert len(exa.requests) == 1
 
