@@ -18,10 +18,10 @@ from airflow.providers.common.compat.sdk import (
 from airflow.sdk import BaseSensorOperator
 from airflow.sdk.bases.sensor import PokeReturnValue
 
-from airflow_provider_exa.operators.base import LAST_POLL_TIMEOUT, ExaBaseOperator
-from airflow_provider_exa.protocol.errors import ExaError
+from airflow_provider_exa.operators.base import CHANGED, LAST_POLL_TIMEOUT, ExaBaseOperator
+from airflow_provider_exa.protocol.errors import ExaError, ExaTransientError
 from airflow_provider_exa.protocol.models import MonitorRun, dialect_of
-from airflow_provider_exa.protocol.validation import as_run_id, check_id, check_words
+from airflow_provider_exa.protocol.validation import as_run_id, as_time, check_id, check_words
 from airflow_provider_exa.task_state import recall, remember
 from airflow_provider_exa.triggers import ExaMonitorRunsTrigger
 from airflow_provider_exa.waiting.outcome import FAIL_ON, raise_for_outcome, unwrap_event
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 STATE_KEY = "exa_wait"
+#: A ``created_after`` that is as long ago as before, but for so many seconds, is computed from the clock.
+CLOCK_TOLERANCE = 60.0
 
 
 class ExaMonitorRunSensor(ExaBaseOperator, BaseSensorOperator):
@@ -40,7 +42,9 @@ class ExaMonitorRunSensor(ExaBaseOperator, BaseSensorOperator):
     Wait until one run of an Exa monitor has ended; return the run as a dict.
 
     Exactly one of ``run_id``, ``created_after`` and ``pick`` selects the run. Once it is found the wait is
-    pinned to it: later pokes, reschedules and retries follow the same run; clearing the task starts anew.
+    pinned to it: later pokes, reschedules and retries follow the same run; clearing the task, or correcting
+    an argument that selects the run, starts anew. A ``created_after`` that is computed from the current time
+    when the DAG is parsed, such as ``pendulum.now()``, is no correction: the wait goes on.
 
     The task polls once in the worker, whatever its mode. This first poll has to succeed, so that a bad key or
     an unknown monitor fails at once; after that, trouble at Exa is logged and waited out until ``timeout``.
@@ -133,7 +137,12 @@ class ExaMonitorRunSensor(ExaBaseOperator, BaseSensorOperator):
         self._progress = self._recall(context)
         self.webset_id, self.linked_monitor_ids = self._progress.webset_id, [self.monitor_id]
         with self._logging_reasons():
-            run: dict[str, Any] = unwrap_event(event)[self.monitor_id]
+            run: dict[str, Any] | None = unwrap_event(event).get(self.monitor_id)
+            # Where Airflow has task state, nothing is known of other arguments than these.
+            is_recalled = context.get("task_state_store") is None or self._progress.has_answered
+            pinned = self._progress.selector.as_dict().get("run_id")
+            if not run or not is_recalled or pinned not in (None, run["id"]):
+                raise ExaTransientError(CHANGED)
             self.log.info("%s", self._progress.summary(run))
             return self._check_outcome(run)
 
@@ -191,12 +200,29 @@ class ExaMonitorRunSensor(ExaBaseOperator, BaseSensorOperator):
             started_at,
             has_answered=rescheduled_at is not None,
         )
-        if kept is None or was_cleared:
+        if kept is None or was_cleared or self._is_corrected(kept):
             return progress
-        return Progress.from_dict({**progress.as_dict(), **kept})
+        values = {**progress.as_dict(), **kept}
+        values["selector"] = {**values["selector"], "idle": self.wait_for_idle}
+        return Progress.from_dict(values)
 
     def _remember(self, context: Context) -> None:
-        remember(context, STATE_KEY, self._subject, self._progress.as_dict())
+        remember(context, STATE_KEY, self._subject, {**self._progress.as_dict(), "asked": self._asked})
+
+    @property
+    def _asked(self) -> dict[str, Any] | None:
+        """The moment that is asked for, and how long ago it is."""
+        if self.created_after is None:
+            return None
+        moment = as_time("created_after", self.created_after)
+        return {"created_after": moment.isoformat(), "age": (pendulum.now("UTC") - moment).total_seconds()}
+
+    def _is_corrected(self, kept: dict[str, Any]) -> bool:
+        """Return whether another moment is asked for than before, which does not move with the clock."""
+        now, before = self._asked, kept.get("asked")
+        if not now or not before or now["created_after"] == before["created_after"]:
+            return False
+        return bool(abs(now["age"] - before["age"]) > CLOCK_TOLERANCE)
 
     def _poll(self, context: Context) -> MonitorRun | None:
         """Poll, remember what is new, and return the run once the wait for it is over."""

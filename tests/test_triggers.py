@@ -18,7 +18,7 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_exa import triggers
 from airflow_provider_exa.hooks import ExaHook
-from airflow_provider_exa.operators import ExaWaitForMonitorRunsOperator
+from airflow_provider_exa.operators import ExaTriggerMonitorOperator, ExaWaitForMonitorRunsOperator
 from airflow_provider_exa.protocol.errors import ExaPermanentError, ExaRunFailedError, ExaTransientError
 from airflow_provider_exa.protocol.models import MonitorRun
 from airflow_provider_exa.sensors import ExaMonitorRunSensor
@@ -442,6 +442,81 @@ def test_a_started_run_that_was_canceled_may_be_replaced(exa: StandIn, is_replac
     assert (run["status"], run["id"] == "run_1") == (
         ("completed", False) if is_replaced else ("canceled", True)
     )
+
+
+# --- arguments that change while the task is deferred ---------------------------------------------
+
+
+DEFERRED: dict[str, Any] = {
+    "sensor": lambda monitor_id: ExaMonitorRunSensor(
+        task_id="wait", monitor_id=monitor_id, created_after=SINCE, deferrable=True
+    ),
+    "runs": lambda monitor_id: ExaWaitForMonitorRunsOperator(
+        task_id="wait", monitor_ids=[monitor_id], created_after=SINCE, deferrable=True
+    ),
+    "trigger": lambda monitor_id: ExaTriggerMonitorOperator(
+        task_id="wait", monitor_id=monitor_id, wait_for_completion=True, deferrable=True
+    ),
+}
+either_airflow = pytest.mark.parametrize("new_store", [Store, lambda: None], ids=["state", "no state"])
+
+
+def resume(exa: StandIn, before: BaseOperator, after: BaseOperator, store: Store | None) -> Any:
+    """Let a task defer, its run end, and the task resume with other arguments."""
+    context: dict[str, Any] = {"ti": TaskInstance(), "task_state_store": store}
+    with pytest.raises(TaskDeferred) as caught:
+        before.execute(context)  # type: ignore[arg-type]
+    exa.move("run_1", "completed")
+    return after.resume_execution(*defer(caught.value), context)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", DEFERRED.values(), ids=DEFERRED)
+@either_airflow
+def test_the_run_of_another_monitor_is_no_success(exa: StandIn, make: Any, new_store: Any) -> None:
+    """A retry waits for the one that is meant now."""
+    exa.add_monitor("mon_b")
+    exa.add_run("mon_a", run_id="run_1", status="running")
+    with pytest.raises(ExaTransientError, match="The arguments changed while the task was deferred"):
+        resume(exa, make("mon_a"), make("mon_b"), new_store())
+
+
+def test_the_run_of_another_moment_is_no_success(exa: StandIn) -> None:
+    """Where Airflow can remember the one that was asked for."""
+    exa.add_run("mon_a", run_id="run_1", status="running", created_at=pendulum.datetime(2026, 1, 2))
+    with pytest.raises(ExaTransientError, match="The arguments changed while the task was deferred"):
+        resume(exa, sensor(created_after=SINCE), sensor(created_after="2026-01-03"), Store())
+
+
+@either_airflow
+def test_another_run_is_no_success(exa: StandIn, new_store: Any) -> None:
+    """Of the same monitor."""
+    exa.add_run("mon_a", run_id="run_1", status="running")
+    with pytest.raises(ExaTransientError, match="The arguments changed while the task was deferred"):
+        resume(exa, sensor(run_id="run_1"), sensor(run_id="run_2"), new_store())
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            {"runs": [{"monitor_id": "mon_a", "id": "run_1"}]},
+            {"runs": [{"monitor_id": "mon_a", "id": "run_2"}]},
+        ),
+        (
+            {"monitor_ids": ["mon_a"], "created_after": SINCE},
+            {"monitor_ids": ["mon_a", "mon_b"], "created_after": SINCE},
+        ),
+    ],
+    ids=["another run", "one more"],
+)
+def test_runs_that_do_not_decide_what_is_asked_now_are_no_success(
+    exa: StandIn, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    """Nor an error without words."""
+    exa.add_run("mon_a", run_id="run_1", status="running")
+    tasks = (ExaWaitForMonitorRunsOperator(task_id="w", deferrable=True, **each) for each in (before, after))
+    with pytest.raises(ExaTransientError, match="The arguments changed while the task was deferred"):
+        resume(exa, *tasks, Store())
 
 
 # --- arguments of the operator --------------------------------------------------------------------

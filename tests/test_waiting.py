@@ -261,6 +261,12 @@ def older(exa: StandIn, run_id: str, status: str, **ago: float) -> None:
     exa.add_run("mon_a", run_id=run_id, status=status, created_at=pendulum.now("UTC") - timedelta(**ago))
 
 
+def dies() -> Iterator[None]:
+    """The worker dies at the second poll."""
+    yield
+    raise MemoryError
+
+
 class TestWhichRun:
     """Which run is waited for, and that the wait stays with it."""
 
@@ -373,6 +379,54 @@ class TestWhichRun:
         assert wait(goes_on(), task, pick=pick).xcom["id"] == "run_1"
         task.clear()
         assert wait(anew(), task, pick=pick).xcom["id"] == {"latest": "run_2", "next": "run_3"}[pick]
+
+    @pytest.mark.parametrize(
+        ("before", "after"), [("2026-01-01", "2026-02-01"), ("2026-02-01", "2026-01-01")], ids=str
+    )
+    def test_a_moment_that_is_corrected_between_tries_counts(
+        self, exa: StandIn, wait: Callable[..., Ended], before: str, after: str
+    ) -> None:
+        """The run that the wrong one has pinned is not returned for it."""
+        for month in (1, 2):
+            at = pendulum.datetime(2026, month, 2)
+            exa.add_run("mon_a", run_id=f"run_{month}", status="running", created_at=at)
+        task = Task(lambda: None, store=Store())
+        assert wait(dies(), task, created_after=before).state == "failed"
+        for month in (1, 2):
+            exa.move(f"run_{month}", "completed")
+        assert wait(None, task, created_after=after).xcom["created_at"].startswith(after[:7])
+
+    def test_a_moment_that_is_computed_from_the_clock_is_no_correction(
+        self, exa: StandIn, wait: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each parse makes another one of ``pendulum.now()``; the wait stays with its run all the same."""
+        since = pendulum.now("UTC")
+        exa.add_run("mon_a", run_id="run_1", status="running")
+        task = Task(lambda: None, store=Store())
+        assert wait(dies(), task, created_after=since).state == "failed"
+        exa.move("run_1", "completed")
+        exa.add_run("mon_a", run_id="run_2", status="completed")
+        later = pendulum.now("UTC").add(hours=3)
+        real = pendulum.now
+        monkeypatch.setattr("airflow_provider_exa.sensors.pendulum.now", lambda zone: real(zone).add(hours=3))
+        assert wait(None, task, created_after=later).xcom["id"] == "run_1"
+
+    def test_waiting_for_an_idle_webset_may_be_asked_for_between_tries(
+        self, exa: StandIn, wait: Callable[..., Ended]
+    ) -> None:
+        """The retry stays with its run, and waits for the webset, too."""
+
+        def story() -> Iterator[None]:
+            yield from [None] * 9
+            exa.set_webset_status("mon_a", "idle")
+
+        exa.set_webset_status("mon_a", "running")
+        older(exa, "run_1", "running", minutes=5)
+        task = Task(lambda: None, store=Store())
+        assert wait(dies(), task, pick="latest").state == "failed"
+        exa.move("run_1", "completed")
+        assert wait(story(), task, pick="latest", wait_for_idle=True).xcom["id"] == "run_1"
+        assert list(exa.websets.values()) == ["idle"]
 
     def test_a_pinned_run_is_asked_for_by_id(self, exa: StandIn, wait: Callable[..., Ended]) -> None:
         """Once the run is known, one small answer a poll is enough."""

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 #: Seconds that a task spends, at most, to find the webset that its link leads to.
 LINK_TIMEOUT = 2.0
+#: What a task says that resumes with other arguments than it deferred with.
+CHANGED = (
+    "The arguments changed while the task was deferred: it has waited for another run. A retry waits anew."
+)
 #: Seconds that the last poll of a wait that has timed out may take.
 LAST_POLL_TIMEOUT = 5.0
 #: The most monitors that Websets lists on a page, says its documentation.

@@ -12,7 +12,7 @@ import pendulum
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, conf
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from airflow_provider_exa.operators.base import LAST_POLL_TIMEOUT, ExaBaseOperator
+from airflow_provider_exa.operators.base import CHANGED, LAST_POLL_TIMEOUT, ExaBaseOperator
 from airflow_provider_exa.protocol.errors import ExaError, ExaNotStartedError, ExaTransientError
 from airflow_provider_exa.protocol.models import MonitorRun, dialect_of
 from airflow_provider_exa.protocol.validation import as_time, check_id, check_seconds, check_words
@@ -110,6 +110,8 @@ class ExaTriggerMonitorOperator(ExaBaseOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return the run that the trigger brings, or raise for how it ended."""
         run: dict[str, Any] = unwrap_event(event)
+        if run["monitor_id"] != self.monitor_id:
+            raise ExaTransientError(CHANGED)
         self.log.info("Run %s %s (monitor %s).", run["id"], run["status"], self.monitor_id)
         return self._check_outcome(run)
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, conf
 
-from airflow_provider_exa.operators.base import LAST_POLL_TIMEOUT, ExaBaseOperator
-from airflow_provider_exa.protocol.errors import ExaError, ExaInputError
+from airflow_provider_exa.operators.base import CHANGED, LAST_POLL_TIMEOUT, ExaBaseOperator
+from airflow_provider_exa.protocol.errors import ExaError, ExaInputError, ExaTransientError
 from airflow_provider_exa.protocol.models import MonitorRun, dialect_of
 from airflow_provider_exa.protocol.validation import (
     check_id,
@@ -120,9 +120,14 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return the runs that the trigger brings, or raise for how they ended."""
         runs: dict[str, Any] = unwrap_event(event)
-        total = len(self._waits())
-        self.log.info("%d of %d runs have ended.", len(runs), total)
-        return self._check_outcome(runs, self._needed(total))
+        with self.naming_errors():
+            run_ids = {wait.monitor_id: wait.selector.as_dict().get("run_id") for wait in self._waits()}
+            needed = self._needed(len(run_ids))
+        are_meant = all(key in run_ids and run_ids[key] in (None, run["id"]) for key, run in runs.items())
+        if not are_meant or not self._is_decided(runs, needed, len(run_ids)):
+            raise ExaTransientError(CHANGED)
+        self.log.info("%d of %d runs have ended.", len(runs), len(run_ids))
+        return self._check_outcome(runs, needed)
 
     def _time_out(self, context: Context) -> dict[str, Any]:
         """Poll once more, as runs may have ended since the trigger's last polls; else raise."""
@@ -134,7 +139,7 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
             wait.has_answered = True
         with suppress(Exception):  # the time-out is the news
             self._poll(waits, ended, needed, deadline=time.monotonic() + LAST_POLL_TIMEOUT)
-        if is_decided(ended.values(), fail_on=self.fail_on, needed=needed, total=len(waits)):
+        if self._is_decided(ended, needed, len(waits)):
             return self._check_outcome(ended, needed)
         raise AirflowTaskTimeout(describe_time_out(self.waits))
 
@@ -182,7 +187,7 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
             if run:
                 ended[wait.monitor_id] = run.as_dict()
                 self.waits = [each for each in self.waits if each is not wait]
-                if is_decided(ended.values(), fail_on=self.fail_on, needed=needed, total=len(waits)):
+                if self._is_decided(ended, needed, len(waits)):
                     return True
         if errors:
             raise errors[0]
@@ -218,6 +223,9 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
             method_name="execute_complete",
             timeout=self.time_left(began),
         )
+
+    def _is_decided(self, runs: dict[str, Any], needed: int, total: int) -> bool:
+        return is_decided(runs.values(), fail_on=self.fail_on, needed=needed, total=total)
 
     def _check_outcome(self, runs: dict[str, Any], needed: int) -> dict[str, Any]:
         self.linked_monitor_ids = list(runs)
