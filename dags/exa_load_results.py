@@ -12,13 +12,14 @@ The rows of a run are replaced in one transaction, and the table takes none of t
 reported twice, two DAG runs that load it at once (one of them may have to try again), or a task that is
 retried, changes nothing.
 
-Airflow maps a task 1,024 times at most: if more runs may end while this DAG is paused, raise
-`[core] max_map_length`.
+Each run has tasks of its own, up to a thousand. Of more, as there may be after a long pause, each task gets
+several: Airflow maps a task 1,024 times at most.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from contextlib import closing
@@ -30,12 +31,13 @@ from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import BaseHook, ObjectStoragePath, dag, task
 
 from airflow_provider_exa.assets import finished_runs, monitor_runs
-from airflow_provider_exa.operators import ExaListMonitorRunResultsOperator
+from airflow_provider_exa.hooks import ExaHook
 
 MONITOR_ID = os.environ.get("EXA_MONITOR_ID", "monitor_id_from_exa")
 API = os.environ.get("EXA_API", "websets")
 FOLDER = os.environ.get("EXA_RESULTS", "file:///tmp/exa_results")
 DATABASE = os.environ.get("EXA_RESULTS_DB", "sqlite_default")
+MAX_TASKS = 1000
 
 
 @dag(
@@ -56,8 +58,8 @@ def exa_load_results() -> None:
     )
 
     @task
-    def runs(triggering_asset_events: Mapping[Any, Any]) -> list[dict[str, str]]:
-        return [
+    def runs(triggering_asset_events: Mapping[Any, Any]) -> list[list[dict[str, str]]]:
+        finished = [
             {
                 "monitor_id": run["monitor_id"],
                 "run_id": run["run_id"],
@@ -66,28 +68,46 @@ def exa_load_results() -> None:
             }
             for run in finished_runs(triggering_asset_events)
         ]
+        size = math.ceil(len(finished) / MAX_TASKS) or 1
+        return [finished[start : start + size] for start in range(0, len(finished), size)]
 
-    results = ExaListMonitorRunResultsOperator.partial(task_id="results", api=API).expand_kwargs(runs())
+    @task
+    def results(runs: list[dict[str, str]]) -> list[str]:
+        return [write_results(**run) for run in runs]
 
     @task(retries=3, retry_delay=10)
-    def load(written: Mapping[str, Any]) -> int:
-        path = ObjectStoragePath(written["path"])
-        run_id = unquote(path.name.removesuffix(".jsonl"))
-        hook = BaseHook.get_connection(DATABASE).get_hook()
-        with path.open() as lines:
-            results = [json.loads(line) for line in lines]
-        values = ", ".join([hook.placeholder] * 4)
-        with closing(hook.get_conn()) as connection, closing(connection.cursor()) as cursor:
-            cursor.execute(f"DELETE FROM exa_results WHERE run_id = {hook.placeholder}", (run_id,))  # noqa: S608
-            if results:
-                cursor.executemany(
-                    f"INSERT INTO exa_results (run_id, number, url, result) VALUES ({values})",  # noqa: S608
-                    [(run_id, number, url_of(it), json.dumps(it)) for number, it in enumerate(results)],
-                )
-            connection.commit()
-        return int(written["count"])
+    def load(paths: list[str]) -> int:
+        return sum(load_results(ObjectStoragePath(path)) for path in paths)
 
-    create_table >> load.expand(written=results.output)
+    create_table >> load.expand(paths=results.expand(runs=runs()))
+
+
+def write_results(monitor_id: str, run_id: str, path: str) -> str:
+    """Of one run, ExaListMonitorRunResultsOperator does the same."""
+    hook, file = ExaHook(api=API), ObjectStoragePath(path)
+    run = hook.get_monitor_run(monitor_id, run_id)
+    if file.protocol in ("", "file"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lines:
+        lines.writelines(f"{json.dumps(result)}\n" for result in hook.list_run_results(run, whole=True))
+    return path
+
+
+def load_results(path: ObjectStoragePath) -> int:
+    run_id = unquote(path.name.removesuffix(".jsonl"))
+    hook = BaseHook.get_connection(DATABASE).get_hook()
+    with path.open() as lines:
+        results = [json.loads(line) for line in lines]
+    values = ", ".join([hook.placeholder] * 4)
+    with closing(hook.get_conn()) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute(f"DELETE FROM exa_results WHERE run_id = {hook.placeholder}", (run_id,))  # noqa: S608
+        if results:
+            cursor.executemany(
+                f"INSERT INTO exa_results (run_id, number, url, result) VALUES ({values})",  # noqa: S608
+                [(run_id, number, url_of(it), json.dumps(it)) for number, it in enumerate(results)],
+            )
+        connection.commit()
+    return len(results)
 
 
 def url_of(result: Mapping[str, Any]) -> str | None:

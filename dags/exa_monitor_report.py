@@ -25,7 +25,8 @@ API = os.environ.get("EXA_API", "websets")
     catchup=False,
     doc_md=__doc__,
     params={
-        "monitor_ids": Param(type="array", items={"type": "string"}, minItems=1),
+        # Airflow maps a task 1,024 times at most.
+        "monitor_ids": Param(type="array", items={"type": "string"}, minItems=1, maxItems=1000),
     },
     tags=["exa"],
 )

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pendulum
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, ObjectStoragePath
 from airflow.sdk.definitions.param import ParamsDict
 
 from airflow_provider_exa.protocol.errors import ExaPermanentError
@@ -61,10 +62,13 @@ def events(*run_ids: str) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 1000, 1001, 5000])
-def test_a_task_is_mapped_over_any_number_of_runs(count: int) -> None:
+@pytest.mark.parametrize(
+    ("dag_id", "task_id"), [("exa_on_completed_run", "runs_to_load"), ("exa_load_results", "runs")]
+)
+def test_a_task_is_mapped_over_any_number_of_runs(count: int, dag_id: str, task_id: str) -> None:
     """Each run has a task of its own, as long as Airflow maps so many."""
     run_ids = [f"run_{number:04}" for number in range(count)]
-    split = function_of(load_dag("exa_on_completed_run"), "runs_to_load")
+    split = function_of(load_dag(dag_id), task_id)
     batches = split(events(*run_ids))
     assert [run["run_id"] for batch in batches for run in batch] == run_ids
     assert len(batches) <= MAX_MAP_LENGTH
@@ -97,12 +101,12 @@ def load_results(dag: DAG, database: Path, run_id: str, found: list[dict[str, An
     sql: Any = dag.get_task("create_table")
     with closing(sqlite3.connect(database)) as connection:
         connection.execute(sql.sql)
-    ((arguments),) = function_of(dag, "runs")(events(run_id))
+    [[arguments]] = function_of(dag, "runs")(events(run_id))
     path = Path(arguments["path"].removeprefix("file://"))
     assert path.parent == database.parent / "results"
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(each) + "\n" for each in found))
-    return lambda: function_of(dag, "load")({"path": arguments["path"], "count": len(found)})
+    return lambda: function_of(dag, "load")([arguments["path"]])
 
 
 def rows(database: Path) -> list[tuple[str, str | None]]:
@@ -127,6 +131,18 @@ def test_a_run_is_loaded_whatever_its_id_is(database: Path, run_id: str) -> None
         assert sorted(rows(database), key=str) == sorted(
             [("another", "https://a"), *((run_id, url) for url in urls)], key=str
         )
+
+
+@pytest.mark.usefixtures("database")
+def test_what_each_run_of_a_batch_found_is_written(exa: StandIn) -> None:
+    """Each to a file of its own, as a result a line."""
+    days = (pendulum.datetime(2026, 1, day) for day in (1, 2))
+    run_ids = [exa.add_run("mon_a", results=FOUND, created_at=day) for day in days]
+    dag = load_dag("exa_load_results")
+    runs = [run for batch in function_of(dag, "runs")(events(*run_ids)) for run in batch]
+    paths = function_of(dag, "results")(runs)
+    assert paths == [run["path"] for run in runs]
+    assert [ObjectStoragePath(path).read_text().count("\n") for path in paths] == [len(FOUND)] * 2
 
 
 def test_two_dag_runs_that_load_one_run_leave_its_rows_once(database: Path) -> None:
@@ -172,6 +188,15 @@ def test_the_branching_sample_runs_only_for_a_monitor_that_somebody_names() -> N
         params.validate()
     params["monitor_id"] = "mon_a"
     assert params.validate() == {"monitor_id": "mon_a", "created_after": None}
+
+
+def test_the_report_is_asked_for_no_more_monitors_than_airflow_maps() -> None:
+    """A DAG run for more is refused."""
+    params = ParamsDict(load_dag("exa_monitor_report").params)
+    params["monitor_ids"] = ["mon_a"] * 1000
+    params.validate()
+    with pytest.raises(Exception, match="monitor_ids"):
+        params["monitor_ids"] = ["mon_a"] * 1001
 
 
 def test_the_alarm_names_each_run_that_did_not_complete() -> None:
