@@ -177,3 +177,15 @@ def test_a_path_is_given_in_any_form(exa: StandIn, tmp_path: Path, kind: Callabl
     task.render_template_fields({})
     assert json.loads(json.dumps(run(task))) == {"path": str(path), "count": 1}
     assert (tmp_path / "results.jsonl").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["sensor", "trigger"])
+@pytest.mark.parametrize("odd", [[], {}, b"mon_a", None], ids=repr)
+def test_a_monitor_id_that_is_none_is_refused_where_a_task_resumes(name: str, odd: Any) -> None:
+    """Airflow renders the templates anew in each process."""
+    task: Any = copy(SAY_WHICH[name])
+    task.monitor_id = odd
+    context = {"ti": TaskInstance(), "task_state_store": Store()}
+    event = {"run": {"monitor_id": "mon_a"}, "runs": {"mon_a": {"id": "run_1"}}}
+    with pytest.raises(ExaInputError, match=r"\(task_id='t'\): monitor_id is "):
+        task.resume_execution("execute_complete", {"event": event}, context)

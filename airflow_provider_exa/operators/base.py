@@ -71,7 +71,7 @@ class ExaBaseOperator(BaseOperator):
         return naming(f"{type(self).__name__}(task_id={self.task_id!r})")
 
     def check_rendered(self) -> None:
-        """Raise, as the first thing that a task does, if an argument has rendered to what it cannot be."""
+        """Raise, as the first thing that a process does, if an argument has rendered to what it cannot be."""
         with self.naming_errors():
             for name in self.template_fields:
                 check_rendered(name, getattr(self, name))
@@ -80,6 +80,7 @@ class ExaBaseOperator(BaseOperator):
         """Resume; a time-out is reported in this package's words."""
         if next_kwargs and next_kwargs.get("error") == TriggerFailureReason.TRIGGER_TIMEOUT:
             next_method, next_kwargs = "_time_out", {}
+        self.check_rendered()
         return super().resume_execution(next_method, next_kwargs, context)
 
     @contextmanager
