@@ -41,7 +41,7 @@ class ExaWaitForMonitorRunsOperator(ExaBaseOperator):
     Wait until runs of several Exa monitors have ended; return a dict of runs, as dicts, by monitor id.
 
     ``monitor_ids`` and ``created_after`` together select the runs, or ``runs`` does. The task fails as soon
-    as too many runs have ended badly, and names each of them and why. Else only ``execution_timeout`` ends
+    as too many runs have ended badly, and names the first five and why. Else only ``execution_timeout`` ends
     it. It polls each monitor once in the worker, where each first poll has to succeed, unless the outcome is
     decided without it.
 
