@@ -385,7 +385,7 @@ def test_an_error_that_comes_with_the_run_that_decides_does_not_count(
             return run
         raise ExaPermanentError("gone")
 
-    monkeypatch.setattr("airflow_provider_exa.waiting.poller.wait_for_run", wait_for_run)
+    monkeypatch.setattr("airflow_provider_exa.waiting.waiter.wait_for_run", wait_for_run)
     selectors = {monitor_id: {"created_after": SINCE} for monitor_id in ("mon_b", "mon_a", "mon_c")}
     payload = first_event(ExaMonitorRunsTrigger(selectors, needed=needed)).payload
     assert payload == (
