@@ -108,7 +108,7 @@ class Cursor:
     def _advance_to(self, target: DateTime, listed_back_to: DateTime) -> None:
         if target <= self.frontier:
             return
-        if listed_back_to >= self.frontier and listed_back_to != BEGINNING_OF_TIME:
+        if listed_back_to >= self.frontier:
             if listed_back_to >= target:
                 return
             self.owed = (self.owed[0] if self.owed else self.frontier, target)

@@ -44,7 +44,7 @@ class Request:
     path: str
     params: Mapping[str, str | int] = field(default_factory=dict)
     method: str = "GET"
-    parse: Callable[[Any], Any] | None = field(default=None, repr=False, compare=False)
+    parse: Callable[[Any], Any] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Response:
     body: bytes = field(repr=False)
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    redact: Callable[[str], str] = field(default=str, repr=False, compare=False)
+    redact: Callable[[str], str] = field(default=str, repr=False)
     conn_id: str = "exa_default"
     parsed: Any = field(default=None, repr=False)
-    data: Any = field(default=None, repr=False, compare=False)
-    not_json: Exception | None = field(default=None, repr=False, compare=False)
+    data: Any = field(default=None, repr=False)
+    not_json: Exception | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Decode the body, once."""

@@ -259,7 +259,7 @@ def _finds_nothing(snapshot: Snapshot, selectors: Collection[Selector]) -> bool:
     if not snapshot.listed or len(waits) < len(selectors):
         return not snapshot.listed
     observed = [snapshot.observe(wait) for wait in waits]
-    return any(each is not None and each.run is None and each.error is None for each in observed)
+    return any(each is not None and each.run is None for each in observed)
 
 
 def _waits_for_webset(snapshot: Snapshot, selector: Selector) -> bool:
