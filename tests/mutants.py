@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import gc
 import os
 import random
 import shutil
@@ -16,20 +17,39 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
 
 from tests.environment import isolate
 
 isolate(os.environ)
 sys.dont_write_bytecode = True
-for each in ("airflow.sdk", "airflow.triggers.base", "croniter", "hypothesis", "requests"):
+for each in ("airflow.sdk", "airflow.triggers.base", "croniter", "requests"):
     import_module(each)  # forks find them imported
 
+# That a test fails is enough here; a small example that shows it takes minutes to find.
+settings.register_profile(
+    "unshrunk", deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate)
+)
+
+#: Nobody reads what is printed, so nothing is loaded or rewritten for it.
+PYTEST_OPTIONS = [
+    *("-x", "-q", "--assert=plain", "--hypothesis-profile=unshrunk"),
+    *(f"-pno:{each}" for each in ("anyio", "cacheprovider", "xdist")),
+]
 ROOT = Path(__file__).parent.parent
 Change = tuple[str, str]  # in words, and the source that has it
-#: What the tests of a module do not notice, these may.
+#: Tests of a module, beside those in the file of its name.
+TESTS = {
+    "protocol/endpoints": ["tests/protocol/test_paging.py", "tests/test_hooks.py"],
+    "protocol/errors": ["tests/protocol/test_messages.py"],
+    "protocol/paging": ["tests/waiting/test_resume.py", "tests/waiting/test_snapshot.py"],
+    "waiting/poller": ["tests/waiting/test_snapshot.py"],
+    "waiting/snapshot": ["tests/waiting/test_resume.py"],
+}
+#: What those do not notice, these may.
 MORE_TESTS = [
-    *("tests/protocol", "tests/test_assets.py"),
-    *(f"tests/waiting/test_{each}.py" for each in ("outcome", "progress", "selection")),
+    *("tests/protocol", "tests/events/test_cursor.py", "tests/test_assets.py"),
+    *(f"tests/waiting/test_{each}.py" for each in ("outcome", "progress", "resume", "selection", "snapshot")),
 ]
 _COMPARISONS = {
     **{ast.Lt: [ast.LtE, ast.GtE], ast.LtE: [ast.Lt, ast.Gt], ast.Gt: [ast.GtE, ast.LtE]},
@@ -95,17 +115,25 @@ def _code(node: ast.AST) -> Iterator[ast.AST]:
                 yield from _code(each) if isinstance(each, ast.AST) else ()
 
 
+def _own_tests(module: Path) -> list[str]:
+    named = f"tests/{module.parent.name}/test_{module.stem}.py"
+    more = TESTS.get(f"{module.parent.name}/{module.stem}", [])
+    return [named, *more] if (ROOT / named).exists() else more
+
+
 def _start(folder: Path, tests: list[str], patience: int) -> int:
     """Start the tests in a fork, in which the big imports are done; return its process id."""
     if pid := os.fork():
         return pid
     os.chdir(folder)
     sys.path.insert(0, str(folder))
+    tempfile.tempdir = str(folder.parent)  # what is left there goes with the folder
     for name in [each for each in sys.modules if each.startswith(("tests", "airflow_provider_exa"))]:
         del sys.modules[name]
     os.dup2(os.dup2(os.open(os.devnull, os.O_WRONLY), 1), 2)
     signal.alarm(patience)  # which ends it, and counts as noticed
-    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+    gc.freeze()  # what has been imported need not be searched for garbage
+    os._exit(pytest.main([*PYTEST_OPTIONS, *tests]))
 
 
 def survivors(changes: list[Change], module: Path, tests: list[str], folders: list[Path]) -> list[Change]:
@@ -115,13 +143,17 @@ def survivors(changes: list[Change], module: Path, tests: list[str], folders: li
     if os.waitpid(_start(folders[0], tests, 600), 0)[1]:
         sys.exit(f"These tests fail on the module as it is: {' '.join(tests)}")
     patience = 10 + int(5 * (time.monotonic() - began))
-    for first in range(0, len(changes), len(folders)):
-        pids, batch = [], changes[first : first + len(folders)]
-        for folder, (_, mutated) in zip(folders, batch, strict=False):
-            (folder / module).write_text(mutated)
-            pids.append(_start(folder, tests, patience))
-        found += [each for pid, each in zip(pids, batch, strict=True) if not os.waitpid(pid, 0)[1]]
-    return found
+    todo, free, running = list(changes), list(folders), dict[int, tuple[Path, Change]]()
+    while todo or running:
+        while todo and free:
+            folder, change = free.pop(), todo.pop(0)
+            (folder / module).write_text(change[1])
+            running[_start(folder, tests, patience)] = folder, change
+        pid, status = os.wait()
+        folder, change = running.pop(pid)
+        free.append(folder)
+        found += [] if status else [change]
+    return sorted(found, key=changes.index)
 
 
 def main() -> None:
@@ -136,9 +168,10 @@ def main() -> None:
         folders = [Path(home, str(number)) for number in range(2)]  # so many are tested at once
         for folder in folders:
             shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "__pycache__"))
-        own = f"tests/{module.parent.name}/test_{module.stem}.py"
-        left = survivors(changes, module, [own], folders) if (ROOT / own).exists() else changes
-        left = survivors(left, module, MORE_TESTS, folders)
+        own = _own_tests(module)
+        more = [*(each for each in MORE_TESTS if each not in own), *(f"--ignore={each}" for each in own)]
+        left = survivors(changes, module, own, folders) if own else changes
+        left = survivors(left, module, more, folders) if left else left
     print(*(f"not noticed: {words}" for words, _ in left), sep="\n")
     print(f"{module}: {len(changes) - len(left)} of {len(changes)} caught")
 

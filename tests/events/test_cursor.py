@@ -26,9 +26,7 @@ from pendulum import DateTime
 
 from airflow_provider_exa.events import cursor as cursors
 from airflow_provider_exa.events.cursor import (
-    ABANDONED_AFTER,
     BEGINNING,
-    UNKNOWN_STATUS_KEPT_FOR,
     Cursor,
     CursorRecord,
     combine,
@@ -369,10 +367,23 @@ def test_history_is_skipped_but_not_what_was_open_at_the_start() -> None:
     assert cursor.open == {"still_open"}
 
 
+def test_history_can_be_counted() -> None:
+    """Whoever adds an asset is told how many runs it will never report."""
+    second = timedelta(seconds=1)
+    runs = [
+        make_run("before", "completed", START - 2 * second, START - second),
+        make_run("otherwise", "canceled", START - 2 * second, START - second),
+        make_run("at the start", "completed", START - second, START),
+        make_run("open", "running", START - 2 * second),
+    ]
+    assert Cursor(START).count_history(runs) == 2
+
+
 def test_what_was_seen_open_is_no_history_whatever_the_clocks_say() -> None:
     """The triggerer's clock may be ahead of Exa's; a start in the future is meant, though."""
     before, ended = START.subtract(days=1), START.subtract(seconds=30)
-    for now, reported in ((START.add(seconds=5), ["run_1"]), (START.subtract(seconds=5), [])):
+    for seconds, reported in ((5, ["run_1"]), (0, ["run_1"]), (-5, [])):
+        now = START.add(seconds=seconds)
         cursor = Cursor(START)
         observe(cursor, [make_run("run_1", "running", before)], now)
         observe(cursor, [make_run("run_1", "completed", before, ended)], now)
@@ -524,6 +535,35 @@ def test_the_frontier_never_goes_back() -> None:
     assert cursor.frontier == restarted(cursor).frontier == passed
 
 
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [(timedelta(hours=1), 20), (timedelta(minutes=1), 61)],
+    ids=["a slow pace", "a burst"],
+)
+def test_the_frontier_follows_the_newest_run_at_a_distance(step: timedelta, kept: int) -> None:
+    """It passes neither the newest twenty runs nor those of an hour; what it has passed is forgotten."""
+    cursor = Cursor(START)
+    times = [START + number * step for number in range(100)]
+    runs = [
+        make_run(f"run_{number:02}", ("completed", "canceled")[number % 2], time, time)
+        for number, time in enumerate(times)
+    ]
+    for end in range(kept + 1, 100):
+        observe(cursor, runs[:end][::-1], times[end - 1])
+        assert cursor.frontier == times[end - kept]
+        assert cursor.reported.keys() <= set(ids(runs[end - kept :]))
+        cursor.confirm(ids(cursor.batch()))
+        assert cursor.reported.keys() | cursor.skipped.keys() == set(ids(runs[end - kept : end]))
+
+
+def test_runs_without_a_listing_move_no_frontier() -> None:
+    """They say nothing of others that were created between them."""
+    cursor = Cursor(START)
+    cursor.observe(many(), WANTED, START.add(days=9))
+    assert cursor.frontier == BEGINNING
+    assert ids(cursor.batch()) == ids(many())
+
+
 def test_what_is_kept_does_not_grow_for_ever() -> None:
     """Reported runs are forgotten once the frontier has passed them."""
     cursor = Cursor(START)
@@ -550,7 +590,9 @@ def test_the_kept_text_can_be_read_by_a_person() -> None:
     ]
     observe(cursor, shown, START.add(minutes=1))
     cursor.confirm(["run_0001"])
-    assert json.loads(replace(PLACE, cursor=cursor, replaces={"exa_cursor/x": START}).as_json()) == {
+    text = replace(PLACE, cursor=cursor, replaces={"exa_cursor/x": START}).as_json()
+    assert text.startswith('{\n "asset": "exa_monitor/mon_a",\n')
+    assert json.loads(text) == {
         "asset": "exa_monitor/mon_a",
         "statuses": ["completed"],
         "start": "2026-01-01T00:00:00+00:00",
@@ -566,9 +608,17 @@ def test_the_kept_text_can_be_read_by_a_person() -> None:
 def test_a_text_of_another_version_is_read() -> None:
     """Keys that this version does not know are ignored, and missing ones have defaults."""
     text = json.dumps({**Cursor(START).as_dict(), "from": "another version"})
-    assert CursorRecord.from_json(text).cursor == Cursor(START)
+    record = CursorRecord.from_json(text)
+    assert (record.cursor, record.polled_at) == (Cursor(START), BEGINNING)
     place = replace(PLACE, cursor=Cursor(START, open={"run_1"}, skipped={"run_2": START}))
     assert CursorRecord.from_json(place.as_json()) == place
+
+
+def test_nothing_is_kept_of_what_there_is_not() -> None:
+    """Most assets have skipped no run and replace no other."""
+    assert json.loads(PLACE.as_json()).keys() == {
+        *("asset", "statuses", "start", "frontier", "open", "reported", "polled_at")
+    }
 
 
 GOOD = json.loads(PLACE.as_json())
@@ -631,6 +681,29 @@ def test_a_long_listing_leaves_a_debt_and_holds_up_no_new_run() -> None:
     assert cursor.reported.keys() == set(ids(runs[40:]))
 
 
+def test_a_listing_back_to_a_moment_may_lack_runs_of_that_moment() -> None:
+    """The frontier stays where it would pass them, and where it has come to them they are owed."""
+    runs, now = many(), START.add(days=9)
+    cursor = Cursor(START)
+    observe(cursor, runs[40:], now, runs[40].created_at)
+    observe(cursor, runs[30:], now, runs[40].created_at)
+    assert (cursor.frontier, cursor.owed) == (BEGINNING, None)
+    cursor = Cursor(START, frontier=runs[30].created_at)
+    observe(cursor, runs[30:], now, runs[30].created_at)
+    assert cursor.owed == (runs[30].created_at, runs[40].created_at)
+
+
+def test_what_was_kept_for_a_debt_is_forgotten_once_it_is_paid() -> None:
+    """Runs before the frontier are looked at no more."""
+    cursor = Cursor(START)
+    runs = many()
+    observe(cursor, runs[30:], START.add(days=9), runs[30].created_at)
+    cursor.confirm(ids(runs[30:]))
+    assert cursor.owed
+    cursor.pay(cursor.owed)
+    assert cursor.reported.keys() == set(ids(runs[40:]))
+
+
 def test_a_debt_that_has_grown_meanwhile_is_not_paid() -> None:
     """The listing was cut short again while the first part of it was read."""
     cursor = Cursor(START)
@@ -664,12 +737,32 @@ def test_a_run_with_a_new_status_is_let_go_after_a_week() -> None:
     observe(cursor, [stuck, *newer], START.add(days=6))
     cursor.confirm(ids(newer))
     assert cursor.open == {"stuck"}
-    observe(cursor, [stuck], START + UNKNOWN_STATUS_KEPT_FOR)
+    observe(cursor, [stuck], START.add(days=7))
     assert cursor.open == {"stuck"}
-    observe(cursor, [stuck], START + UNKNOWN_STATUS_KEPT_FOR + timedelta(seconds=1))
+    observe(cursor, [stuck], START.add(days=7, seconds=1))
     assert cursor.open == set()
     observe(cursor, [make_run("slow", "running", START.add(days=60))], START.add(days=99))
     assert cursor.open == {"slow"}
+
+
+def test_a_run_with_a_new_status_is_kept_as_long_as_it_changes() -> None:
+    """A week counts from its last change."""
+    cursor = Cursor(START)
+    moving = replace(make_run("moving", "archived", START), updated_at=START.add(days=5))
+    observe(cursor, [moving], START.add(days=12))
+    assert cursor.open == {"moving"}
+    observe(cursor, [moving], START.add(days=12, seconds=1))
+    assert cursor.open == set()
+
+
+@pytest.mark.parametrize("status", ["completed", "canceled"])
+@pytest.mark.parametrize("day", [1, -1], ids=["after the start", "before it"])
+def test_a_run_that_was_shown_to_have_ended_is_open_no_more(status: str, day: int) -> None:
+    """It need not be asked for by its id, as it lies at the frontier or is not reported."""
+    frontier = START.add(days=day)
+    cursor = Cursor(START, frontier=frontier, open={"run_1"})
+    observe(cursor, [make_run("run_1", status, frontier, frontier)], START.subtract(hours=1))
+    assert cursor.open == set()
 
 
 def test_a_run_that_is_forgotten_is_not_asked_for() -> None:
@@ -700,6 +793,25 @@ def test_what_one_asset_has_not_settled_another_owes() -> None:
     alone = combine([ahead])
     observe(alone, runs, now)
     assert alone.due == {}
+
+
+@pytest.mark.parametrize(
+    ("other", "is_settled"),
+    [
+        (Cursor(START, frontier=START.add(seconds=1)), True),
+        (Cursor(START, frontier=START.add(seconds=1), open={"run_1"}), False),
+        (Cursor(START, frontier=START), False),
+        (Cursor(START, frontier=START, reported={"run_1": START}), True),
+        (Cursor(START, frontier=START, skipped={"run_1": START}), True),
+    ],
+    ids=["passed", "open", "ahead", "reported", "skipped"],
+)
+def test_a_run_is_settled_where_all_have_settled_it(other: Cursor, is_settled: bool) -> None:
+    """One that lies before an asset's frontier is, unless it was left open."""
+    behind = Cursor(START.subtract(days=1), reported={"run_1": START})
+    for both in (combine([behind, other]), combine([other, behind])):
+        assert (both.start, both.frontier) == (behind.start, behind.frontier)
+        assert ("run_1" in both.reported) is is_settled
 
 
 @given(
@@ -748,6 +860,7 @@ def place(statuses: list[str], days: int) -> CursorRecord:
         ({"one": place(["failed"], 0), "two": place(["canceled"], 1)}, ["two"]),
         ({"one": place(["completed"], 0), "two": place(["canceled"], 1)}, ["one"]),
         ({"one": place(["completed"], 0), "two": place(["completed", "failed"], 1)}, ["one", "two"]),
+        ({"one": place(["completed"], 0), "two": place(["failed"], 30)}, ["one"]),
         ({"one": place(["completed"], 0), "two": place(["failed"], 31)}, ["two"]),
         ({"one": place([], 0), "two": place(["failed"], 1)}, ["one"]),
     ],
@@ -757,4 +870,3 @@ def test_an_asset_takes_over_from_those_that_it_may_have_been(
 ) -> None:
     """They report one of its outcomes and were not abandoned long ago; else it is the newest."""
     assert predecessors(records, ["completed"]) == taken
-    assert timedelta(days=1) < ABANDONED_AFTER < timedelta(days=31)

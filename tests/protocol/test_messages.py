@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +165,14 @@ def test_a_parser_runs_once_where_the_request_is_sent() -> None:
     assert len(parsed) == 1
 
 
+def test_trouble_is_an_error_where_the_request_is_sent_and_a_refusal_is_none() -> None:
+    """The one is repeated there; the other is for the call, which may know a way round it."""
+    with pytest.raises(ExaTransientError, match="answered 503"):
+        messages.receive(MONITOR, Response(503, b"{}", URL))
+    not_found = Response(404, b"{}", URL)
+    assert messages.receive(MONITOR, not_found) is not_found
+
+
 @pytest.mark.parametrize("status", [200, 404])
 @pytest.mark.parametrize("text", ["x" * 1000, "ü" * 1000, "😀" * 1000])
 def test_no_more_than_200_characters_are_quoted(
@@ -258,6 +269,12 @@ def test_an_error_is_told_in_exas_own_words() -> None:
             f"Exa answered 404: 'Monitor not found' (GET {URL}, request id r_1). Check the id, the API that "
             "api= names, ",
         ),
+        (
+            400,
+            {"message": "bad limit", "error": "Bad Request"},
+            f"Exa answered 400: 'bad limit' (GET {URL}). Check the arguments",
+        ),
+        (403, {"error": "no"}, f"Exa answered 403: 'no' (GET {URL}). The API key may not do this"),
         (400, {"error": "bad limit"}, f"Exa answered 400: 'bad limit' (GET {URL}). Check the arguments"),
         (402, {}, f"Exa answered 402: '{{}}' (GET {URL}). The team is out of credits"),
         (302, {}, f"Exa answered 302, a redirect (GET {URL}); redirects are not followed"),
@@ -272,11 +289,34 @@ def test_an_error_begins_with_the_news(status: int, body: dict[str, str], told: 
     assert str(refused(status, body)).startswith(told)
 
 
+def test_trouble_may_pass_with_the_next_request_unless_its_error_says_otherwise() -> None:
+    """An answer that is too large stays so."""
+    assert ExaTransientError("no answer").repeatable is True
+    assert errors.ExaHugeAnswerError("more than 16 MiB").repeatable is False
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "told"),
+    [
+        ({"x-request-id": "a"}, {"requestId": "b"}, "request id a)"),
+        ({"x-request-id": "a"}, {}, "request id a)"),
+        ({}, {"requestId": "b"}, "request id b)"),
+        ({}, {"requestId": "b" * 101}, f"request id {'b' * 100})"),
+        ({}, ["requestId"], f"(GET {URL})"),
+    ],
+    ids=["both", "header", "body", "long", "none"],
+)
+def test_an_error_has_the_request_id_that_exa_gave(headers: dict[str, str], body: object, told: str) -> None:
+    """Exa's support asks for it; a proxy may send one of any length."""
+    assert told in str(refused(503, body, headers=headers))
+
+
 @pytest.mark.parametrize(("status", "bad"), [(401, True), (400, True), (403, False), (500, False)])
 def test_a_bad_key_is_known_by_both_of_its_answers(status: int, bad: bool) -> None:
     """401 as documented, and 400 as recorded, where the body names the header."""
     body = b'{"error": "x-api-key header is invalid"}'
     assert messages.is_bad_key(Response(status, body, "")) is bad
+    assert messages.is_bad_key(Response(status, body.upper(), "")) is bad
     assert messages.is_bad_key(Response(400, b'{"error": "Invalid request"}', "")) is False
 
 
@@ -299,6 +339,103 @@ def test_what_is_decoded_can_be_encoded(body: bytes, value: object) -> None:
     json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
 
 
+@pytest.mark.parametrize(("body", "data"), [(b'{"a": 1}', {"a": 1}), (b"<p>", None)])
+def test_an_answer_is_decoded_once(body: bytes, data: object) -> None:
+    """A page may be of many MiB; what was made of it goes along where the answer is passed on."""
+    whole = Response(200, body, URL)
+    passed_on = replace(whole, body=b"[]")
+    assert (passed_on.data, passed_on.not_json) == (whole.data, whole.not_json)
+    assert (passed_on.data, passed_on.not_json is None) == (data, data is not None)
+
+
+def test_what_is_logged_of_an_answer_is_not_what_it_holds() -> None:
+    """It may be large, or nobody's business."""
+    request = Request("/monitors", parse=json.loads)
+    assert repr(request) == "Request(path='/monitors', params={}, method='GET')"
+    for body in (b'{"a": 1}', b"<p>"):
+        response = Response(200, body, URL, {"x": "y"}, parsed=[1])
+        assert repr(response) == f"Response(status=200, url='{URL}', conn_id='exa_default')"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "is_success", "is_redirect", "is_transient"),
+    [
+        (100, 199, False, False, True),
+        (200, 299, True, False, False),
+        (300, 399, False, True, False),
+        (400, 407, False, False, False),
+        (408, 408, False, False, True),
+        (409, 428, False, False, False),
+        (429, 429, False, False, True),
+        (430, 499, False, False, False),
+        (500, 599, False, False, True),
+    ],
+)
+def test_a_status_is_of_one_kind(
+    *, first: int, last: int, is_success: bool, is_redirect: bool, is_transient: bool
+) -> None:
+    """Also those that Exa is not known to answer with."""
+    for status in (first, last):
+        assert messages.is_success(status) is is_success
+        assert messages.is_redirect(status) is is_redirect
+        assert messages.is_transient(status) is is_transient
+
+
+@pytest.mark.parametrize(
+    ("statuses", "doubted"),
+    [
+        ((300, 302, 399, 401, 403, 404, 407), True),
+        ((200, 299, 400, 402, 405, 406, 408, 409, 429, 500), False),
+    ],
+)
+def test_another_connection_might_mend_some_refusals(statuses: tuple[int, ...], doubted: bool) -> None:
+    """A bad key, a redirect, and what Exa does not show to everybody."""
+    for status in statuses:
+        assert messages.doubts_connection(Response(status, b"", "")) is doubted
+    assert messages.doubts_connection(Response(400, b'{"error": "X-API-Key header is invalid"}', ""))
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "repeatable"),
+    [
+        *(("GET", status, True) for status in (408, 429, 500, 503)),
+        *(("POST", status, status in (429, 503)) for status in (408, 429, 500, 502, 503, 504)),
+    ],
+)
+def test_only_what_has_done_nothing_may_be_repeated(method: str, status: int, repeatable: bool) -> None:
+    """A GET never does; a POST has not where Exa turned it away."""
+    error = refused(status, {}, method=method)
+    assert isinstance(error, ExaTransientError)
+    assert error.repeatable is repeatable
+
+
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [
+        ("0", 0, 0),
+        ("0.5", 0.5, 0.5),
+        ("7", 7, 7),
+        ("-5", 0, 0),
+        (format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True), 80_000, 86_400),
+        ("Sat, 31 Jan 2026 06:00:00 GMT", 0, 0),
+        ("soon", None, None),
+        ("", None, None),
+    ],
+    ids=["none", "half", "whole", "negative", "a date", "past", "garbage", "empty"],
+)
+def test_exa_says_how_long_to_wait_in_seconds_or_by_a_date(
+    header: str, least: float | None, most: float | None
+) -> None:
+    """A moment that has passed is no time to wait, and a header that cannot be read says nothing."""
+    error = refused(429, {}, headers={"retry-after": header})
+    assert isinstance(error, ExaTransientError)
+    if least is None or most is None:
+        assert error.retry_after is None
+    else:
+        assert error.retry_after is not None
+        assert least <= error.retry_after <= most
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
@@ -316,7 +453,7 @@ def test_a_status_says_whether_to_ask_again(status: int, kind: type[ExaError]) -
 def test_an_error_can_be_made_anew_from_its_name_and_message(name: str) -> None:
     """It passes from the triggerer to a worker that way, and through pickle with all it knows."""
     error = ERRORS[name]("Exa says no.")
-    assert str(error) == "Exa says no."
+    assert str(error) == str(ERRORS[name](message="Exa says no.")) == "Exa says no."
     assert error.status is None
     error.status = 418
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 (made here)

@@ -200,6 +200,23 @@ def test_a_monitor_is_refused_if_what_it_needs_is_too_long(key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "monitor_id", "type_"),
+    [
+        ({"monitorId": "mon_a", "type": "refresh"}, "mon_a", "refresh"),
+        ({"monitorId": 5, "type": 5}, "mon_a", None),
+        ({"monitorId": "", "completedAt": ""}, "mon_a", None),
+    ],
+    ids=str,
+)
+def test_a_run_says_whose_it_is_and_of_which_type(
+    fields: dict[str, Any], monitor_id: str, type_: str | None
+) -> None:
+    """Where it says so in text; its monitor is else the one asked for."""
+    run = parse(**fields)
+    assert (run.monitor_id, run.type, run.completed_at) == (monitor_id, type_, None)
+
+
+@pytest.mark.parametrize(
     ("sent", "kept"),
     [("no credits", "no credits"), (None, None), ({"code": 7}, '{"code": 7}'), (7, "7"), ([], "[]")],
 )
@@ -230,10 +247,31 @@ def test_what_exa_sent_is_kept_unless_nobody_needs_it() -> None:
     assert models.parse_run(DIALECTS["websets"], "mon_a", RUN, keep_raw=False).raw == {}
 
 
+def test_a_run_is_the_same_whatever_else_exa_sends_of_it() -> None:
+    """Nor is that in the logs, as a run may hold all that it found."""
+    monitor, other = (
+        models.parse_monitor(DIALECTS["websets"], {"id": "m", "status": "enabled", "new": new})
+        for new in "ab"
+    )
+    for one, two in ((parse(new="a"), parse(new="b")), (monitor, other)):
+        assert one == two
+        assert "new" not in repr(one)
+
+
+@pytest.mark.parametrize("api", ["nope", ["websets"], None, 5])
+def test_what_is_no_api_is_refused(api: Any) -> None:
+    """Whatever a template or a DAG file may hold."""
+    with pytest.raises(ExaInputError, match=r"is not one of 'websets', 'search'$"):
+        models.dialect_of(api)
+
+
 def test_an_api_is_refused_for_what_it_cannot_do() -> None:
     """The error says which API can, and an argument that was not given needs none."""
     assert models.dialect_of("search", trigger="Triggering a monitor") is DIALECTS["search"]
     assert models.dialect_of("websets", trigger=None) is DIALECTS["websets"]
+    assert models.dialect_of("websets", websets="Waiting for a webset") is DIALECTS["websets"]
+    with pytest.raises(ExaInputError, match=r"^Waiting for a webset is not possible with api='search', only"):
+        models.dialect_of("search", websets="Waiting for a webset")
     with pytest.raises(
         ExaInputError, match=r"^Triggering is not possible with .*websets', only with .*search'$"
     ):

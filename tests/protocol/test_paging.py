@@ -159,6 +159,14 @@ def test_a_key_is_taken_out_of_an_item_before_that_is_cut(place: int) -> None:
 # --- paging ---------------------------------------------------------------------------------------
 
 
+def test_a_run_holds_what_exa_sent(exa: StandIn) -> None:
+    """Whether it is listed or asked for by its id; only polls go without."""
+    exa.add_run("mon_a", run_id="mon_a")
+    listed, asked_for = next(ExaHook().list_monitor_runs("mon_a")), get_run(ExaHook())
+    assert listed.raw == asked_for.raw
+    assert listed.raw["id"] == "mon_a"
+
+
 def test_a_page_is_asked_for_when_it_is_needed(exa: StandIn, ten: list[str]) -> None:
     """Nothing is asked before the first run is wanted, and no page before its first run is."""
     runs = ExaHook().list_monitor_runs("mon_a")
@@ -359,6 +367,17 @@ def test_one_run_that_is_too_large_is_an_error(exa: StandIn, ten: list[str]) -> 
     assert [request.query.get("limit") for request in exa.requests] == [None, "10", "2", "1"]
 
 
+def test_a_page_that_is_too_large_is_an_error_where_exa_takes_no_limit(exa: StandIn, ten: list[str]) -> None:
+    """It cannot be asked for less at once."""
+    exa.refuses = ["limit"]
+    list_runs(ExaHook(), page_size=3)
+    exa.requests.clear()
+    exa.fail(Fault(kind="huge", times=None))
+    with pytest.raises(ExaHugeAnswerError):
+        list_runs(ExaHook(), page_size=3)
+    assert [request.query for request in exa.requests] == [{}]
+
+
 def test_a_refused_limit_is_left_out(exa: StandIn, ten: list[str], caplog: pytest.LogCaptureFixture) -> None:
     """A 400 to it is asked again without it, once in a process, and warned about once."""
     exa.refuses = ["limit"]
@@ -469,7 +488,7 @@ def newest(hook: ExaHook, limit: int, **options: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("order", ["newest", "oldest", "shuffled"])
-@pytest.mark.parametrize("limit", [1, 3, 4, 10, 11])
+@pytest.mark.parametrize("limit", [1, 3, 5, 10, 11])
 def test_the_newest_runs_are_found_in_any_order(exa: StandIn, ten: list[str], order: Any, limit: int) -> None:
     """They come newest first, and a listing that shows that order is not read to its end."""
     exa.page_size, exa.order = 5, order
@@ -514,6 +533,17 @@ def test_the_newest_runs_are_certain_or_an_error(
     else:
         with pytest.raises(ExaIncompleteListingError):
             newest(ExaHook(), 7)
+
+
+def test_a_run_that_cannot_be_read_may_be_among_the_newest(exa: StandIn) -> None:
+    """Those before it are certain, those behind it are not."""
+    three, one = (
+        RUN | {"id": f"run_{hour}", "createdAt": START.add(hours=hour).isoformat()} for hour in (3, 1)
+    )
+    exa.fail(Fault(status=200, body=body(three, {"id": "run_2"}, one), times=2))
+    assert newest(ExaHook(), 1) == ["run_3"]
+    with pytest.raises(ExaBadAnswerError, match="unreadable"):
+        newest(ExaHook(), 2)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,12 @@ import pytest
 
 from airflow_provider_exa.hooks import ExaHook
 from airflow_provider_exa.operators import ExaListMonitorRunResultsOperator
-from airflow_provider_exa.protocol.errors import ExaBadAnswerError, ExaInputError, ExaPermanentError
+from airflow_provider_exa.protocol.errors import (
+    ExaBadAnswerError,
+    ExaIncompleteListingError,
+    ExaInputError,
+    ExaPermanentError,
+)
 from airflow_provider_exa.protocol.models import DIALECTS
 from airflow_provider_exa.standin import Fault, StandIn
 from tests.tasks import TaskInstance
@@ -56,8 +61,20 @@ def test_a_run_gives_what_it_found_and_nothing_that_another_did(exa: StandIn, ap
     """Neither what earlier runs found nor what later ones did, several pages of it."""
     exa.page_size = 1
     exa.order = order
-    add_runs(exa, 2, 250, 3)
+    add_runs(exa, 2, 250, 3, 1)
     assert sorted(urls(results(api, "run_1"))) == sorted(it["url"] for it in found("run_1", 250))
+    queries = [request.query for request in exa.requests if request.path.endswith("/items")]
+    assert [query["limit"] for query in queries] == ["100"] * (3 if api == "websets" else 0)
+
+
+def test_only_a_listing_that_may_hide_the_next_run_is_an_error(exa: StandIn) -> None:
+    """What that run found would be taken for this one's; a run that is older may be missing."""
+    exa.page_size, exa.cursors = 2, "missing"
+    add_runs(exa, 1, 1, 1, 1)
+    for run_id in ("run_3", "run_2"):
+        assert urls(results("websets", run_id)) == [f"https://example.com/{run_id}/0"]
+    with pytest.raises(ExaIncompleteListingError, match="no cursor for it"):
+        results("websets", "run_1")
 
 
 def test_a_run_that_found_nothing_or_failed_has_no_results(exa: StandIn, api: str) -> None:
@@ -114,7 +131,9 @@ def test_results_are_told_apart_by_ids_that_are_text(exa: StandIn) -> None:
     assert listed == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 0, 1]
 
 
-@pytest.mark.parametrize("output", [{"results": 5}, {"results": [1]}, [1], "text"], ids=str)
+@pytest.mark.parametrize(
+    "output", [{"results": 5}, {"results": [1]}, {"results": [{}, 1]}, [1], "text"], ids=str
+)
 def test_an_output_that_cannot_be_read_is_quoted(exa: StandIn, output: Any) -> None:
     """Exa adds to its answers without notice."""
     exa.add_run("mon_a", run_id="run_1")
@@ -193,6 +212,17 @@ def test_a_run_that_holds_its_results_is_asked_for_once(exa: StandIn) -> None:
     add_runs(exa, 1)
     run_operator(run_id="run_0", api="search")
     assert [request.path for request in exa.requests] == ["/monitors/mon_a/runs/run_0"]
+
+
+def test_a_run_that_holds_no_results_is_not_asked_for(exa: StandIn) -> None:
+    """Its webset has them, which its monitor names; the listing shows when the next run began."""
+    add_runs(exa, 1)
+    hook = ExaHook()
+    run = hook.get_monitor_run("mon_a", "run_0")
+    exa.requests.clear()
+    assert len(list(hook.list_run_results(run))) == 1
+    ends = [request.path.rpartition("/")[2] for request in exa.requests]
+    assert ends == ["mon_a", hook.get_monitor("mon_a").webset_id, "runs", "items"]
 
 
 def test_no_results_make_an_empty_file(exa: StandIn, tmp_path: Path) -> None:

@@ -57,6 +57,12 @@ def test_a_time_may_be_given_in_any_common_way(value: datetime | str) -> None:
     validation.check_time("created_after", value)
 
 
+def test_a_time_is_cut_to_the_millisecond() -> None:
+    """Exa's times are, so that a run that was created within the same one is not before it."""
+    moment = validation.as_time("created_after", "2026-01-31T06:00:00.123999Z")
+    assert moment == SIX.add(microseconds=123_000)
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -10,10 +10,18 @@ from typing import Any, TypeVar
 import pendulum
 
 from airflow_provider_exa.client.client import drive
-from airflow_provider_exa.protocol.messages import Request, Response
+from airflow_provider_exa.protocol.endpoints import get_run
+from airflow_provider_exa.protocol.messages import Request, Response, or_error
 from airflow_provider_exa.protocol.models import DIALECTS, MonitorRun, parse_run
+from airflow_provider_exa.protocol.paging import ListedRuns
 from airflow_provider_exa.waiting.selection import Selector
-from airflow_provider_exa.waiting.snapshot import Snapshot, take_snapshot
+from airflow_provider_exa.waiting.snapshot import (
+    Snapshot,
+    missing_runs,
+    take_listing,
+    take_snapshot,
+    with_run,
+)
 
 T = TypeVar("T")
 
@@ -112,3 +120,12 @@ class Exa:
     def poll(self, *selectors: Selector, **options: Any) -> Snapshot:
         """Poll for these selectors."""
         return drive(take_snapshot(WEBSETS, "mon_a", selectors, **options), self.answer)
+
+    def go_on(self, earlier: ListedRuns | None, *selectors: Selector) -> Snapshot:
+        """Poll for these selectors, from where an earlier poll ended."""
+        call = take_listing(Snapshot(), WEBSETS, "mon_a", selectors, earlier=earlier)
+        snapshot = drive(call, self.answer)
+        for run_id in missing_runs(snapshot, selectors):
+            found = drive(or_error(get_run(WEBSETS, "mon_a", run_id)), self.answer)
+            snapshot = with_run(snapshot, run_id, found)
+        return snapshot

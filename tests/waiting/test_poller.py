@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pendulum
@@ -154,7 +155,8 @@ def test_monitors_apis_and_event_loops_do_not_share_polls(exa: StandIn) -> None:
         exa.add_run(monitor_id)
 
     async def scenario() -> None:
-        await asyncio.gather(wait("mon_a"), wait("mon_b"), wait("mon_a", api="search"))
+        waits = (("mon_a", "websets"), ("mon_b", "websets"), ("mon_a", "search"))
+        await asyncio.gather(*(wait(monitor_id, api=api, interval=3600) for monitor_id, api in waits))
         assert nothing_is_left()
 
     for _ in range(2):
@@ -240,6 +242,27 @@ def test_first_polls_are_spread(exa: StandIn) -> None:
     assert exa.requests == []
 
 
+def test_a_long_listing_is_read_whole_once_in_so_many_polls(
+    exa: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In between, where it shows the oldest runs first, a poll goes on from where the last one ended."""
+    monkeypatch.setattr(poller, "POLLS_PER_RELISTING", 3)
+    exa.order, exa.page_size = "oldest", 2
+    for day in range(10):
+        exa.add_run("mon_a", run_id=f"run_{day}", created_at=START.add(days=day))
+    asset = Asset()
+
+    async def scenario() -> None:
+        with subscribe(asset, "exa_default", "websets", "mon_a"):
+            await until(lambda: len(asset.snapshots) >= 7)
+
+    asyncio.run(scenario())
+    whole = [None, *(f"run_{day}" for day in range(1, 8, 2))]
+    polls = [*([*whole, *whole[-2:], *whole[-2:]] * 2), *whole]
+    assert [request.query.get("cursor") for request in exa.requests][: len(polls)] == polls
+    assert all(len(snapshot.runs) == 10 for snapshot in asset.snapshots)
+
+
 # --- intervals that grow --------------------------------------------------------------------------
 
 
@@ -281,6 +304,19 @@ def test_an_interval_that_may_not_grow_stays(exa: StandIn) -> None:
             return {waiter.interval}
 
     assert asyncio.run(scenario()) == {0.05}
+
+
+def test_an_interval_doubles_only_after_it_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nearly, as a poll may be a little early; what others have polled for meanwhile does not count."""
+    waiter = RunWaiter(Progress("mon_a", NEVER, START, has_answered=True), 10, 50)
+    intervals = {}
+    for now in (5, 6, 22.9, 23, 58.9, 59, 200):
+        monkeypatch.setattr(
+            "airflow_provider_exa.waiting.waiter.time", SimpleNamespace(monotonic=lambda now=now: now)
+        )
+        waiter.on_error(ExaTransientError("no answer"))
+        intervals[now] = waiter.interval
+    assert intervals == {5: 20, 6: 20, 22.9: 20, 23: 40, 58.9: 40, 59: 50, 200: 50}
 
 
 def test_the_polls_of_others_do_not_double_an_interval(exa: StandIn) -> None:
@@ -504,6 +540,18 @@ def test_a_bad_key_ends_all_waits_at_once(exa: StandIn) -> None:
     assert [type(each) for each in errors] == [ExaPermanentError] * 4
     assert all("401" in str(each) and "Invalid API key" in str(each) for each in errors)
     assert nothing_is_left()
+
+
+def test_the_last_subscriber_ends_the_threads_of_the_client(exa: StandIn) -> None:
+    """Each connection has its own, and a triggerer runs for months."""
+
+    async def scenario() -> None:
+        with subscribe(Asset(), "exa_default", "websets", "mon_a") as shared:
+            threads = shared.client._threads._threads
+            await until(lambda: threads and exa.requests)
+        await until(lambda: not any(thread.is_alive() for thread in threads))
+
+    asyncio.run(scenario())
 
 
 def test_an_unknown_api_leaves_nothing_behind() -> None:
@@ -745,6 +793,43 @@ def test_waiting_for_several_ends_when_it_is_decided(
         exa.add_run(monitor, status=status)
     assert set(wait_for_several(selectors, {}, needed)) == ended
     assert nothing_is_left()
+
+
+async def wait_for_all(*monitor_ids: str) -> dict[str, Any]:
+    """Wait for a run of each monitor, whatever the first of them decide."""
+    return await wait_for_runs(
+        [Progress(each, SINCE, pendulum.now("UTC"), has_answered=True) for each in monitor_ids],
+        {},
+        lambda ended: False,
+        conn_id="exa_default",
+        api="websets",
+        interval=0.05,
+        max_interval=0.05,
+        log=LOG,
+    )
+
+
+@pytest.mark.parametrize(("monitor_ids", "tasks"), [(["mon_a"], 3), (["mon_a", "mon_b"], 6)])
+def test_a_wait_for_one_monitor_has_no_task_of_its_own(
+    exa: StandIn, monitor_ids: list[str], tasks: int
+) -> None:
+    """Thousands of waits may be in a triggerer, and most are for one; each monitor's polls have a task."""
+
+    async def scenario() -> int:
+        waiting = asyncio.ensure_future(wait_for_all(*monitor_ids))
+        await until(lambda: len(exa.requests) >= 4)
+        count = len(asyncio.all_tasks())
+        await cancel(waiting)
+        return count
+
+    assert asyncio.run(scenario()) == tasks
+
+
+def test_a_wait_for_several_ends_with_the_last_of_them(exa: StandIn) -> None:
+    """Also where they decide nothing before."""
+    for monitor_id in ("mon_0", "mon_1"):
+        exa.add_run(monitor_id)
+    assert asyncio.run(wait_for_all("mon_0", "mon_1")).keys() == {"mon_0", "mon_1"}
 
 
 def test_runs_that_have_ended_before_count(exa: StandIn) -> None:

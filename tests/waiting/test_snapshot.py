@@ -182,6 +182,16 @@ def test_a_run_that_cannot_be_read_in_the_listing_is_asked_for_by_its_id() -> No
     assert seen(exa.poll(by_id(11), since(24)), by_id(11)) == ["run_11"]
 
 
+@pytest.mark.parametrize(("unreadable", "error"), [("run_10", ExaBadAnswerError), ("run_09", type(None))])
+def test_the_latest_run_is_not_told_beside_one_that_cannot_be_read(
+    unreadable: str, error: type[ExaError]
+) -> None:
+    """That may be of the same moment; one further back is not."""
+    observation = twelve(unreadable=[unreadable]).poll(LATEST).observe(LATEST)
+    assert observation is not None
+    assert type(observation.error) is error
+
+
 def test_one_run_that_cannot_be_read_makes_nothing_else_useless(caplog: pytest.LogCaptureFixture) -> None:
     """An asset is shown all others."""
     snapshot = twelve(unreadable=["run_09"]).poll(RunsSince(START.add(hours=8)))
@@ -221,7 +231,7 @@ def test_trouble_with_one_run_concerns_only_the_wait_for_it(status: int, error: 
     assert seen(snapshot, by_id(2), by_id(11), since(8)) == ["run_02", "run_11", "run_08"]
 
 
-def test_another_run_than_the_one_asked_for_is_refused(exa: StandIn) -> None:
+def test_another_run_than_the_one_asked_for_is_refused(exa: StandIn, no_pauses: list[float]) -> None:
     """An answer about another run would end the wait with that one's outcome."""
     exa.fail(
         Fault(
@@ -245,6 +255,22 @@ def test_a_listing_that_fails_concerns_only_those_who_need_it(status: int) -> No
         assert isinstance(error, ExaError)
         assert error.status == status
     assert snapshot.observe(LATEST) == Observation(error=snapshot.error_for(LATEST))
+
+
+def test_a_snapshot_says_nothing_to_those_who_come_to_it_later() -> None:
+    """A wait may need something else by the time that a poll has come to its end."""
+    exa = twelve()
+    for asked, other in ((by_id(1), by_id(2)), (by_id(1), LATEST), (LATEST, by_id(1))):
+        assert exa.poll(asked).observe(other) is None
+    assert not exa.poll(by_id(1)).covers(START)
+
+
+@pytest.mark.parametrize(("runs", "is_whole"), [(1000, True), (1001, False)])
+def test_a_listing_has_a_thousand_pages_at_most(*, runs: int, is_whole: bool) -> None:
+    """One that Exa does not end ends nevertheless."""
+    exa = Exa(runs=tuple(make_run(f"run_{number}") for number in range(runs)), page_size=1)
+    snapshot = exa.poll(RunsSince(START))
+    assert (len(exa.asked), snapshot.truncated is None) == (1000, is_whole)
 
 
 def test_an_id_that_leads_elsewhere_is_an_error_before_any_request() -> None:
@@ -273,26 +299,32 @@ def test_single_runs_are_asked_for_beside_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("selector", "exa", "is_asked"),
+    ("selectors", "exa", "is_asked"),
     [
-        (LATEST, Exa(), True),
-        (since(0), Exa(), True),
-        (since(24), twelve(), True),
-        (RunsSince(START), Exa(), True),
-        (RunsSince(START.add(days=1)), twelve(), False),
-        (LATEST, twelve(), False),
-        (by_id(1), twelve(), False),
-        (since(0), twelve(cursors="missing"), False),
-        (since(0), Exa(runs=(make_run("run_1"),), unreadable=["run_1"]), False),
+        ([LATEST], Exa(), True),
+        ([since(0)], Exa(), True),
+        ([since(24)], twelve(), True),
+        ([LATEST, since(24)], twelve(), True),
+        ([by_id(1), by_id(2)], Exa(), True),
+        ([by_id(1), by_id(11)], twelve(), False),
+        ([RunsSince(START)], Exa(), True),
+        ([RunsSince(START), LATEST], Exa(), True),
+        ([RunsSince(START.add(days=1))], twelve(), False),
+        ([RunsSince(START), since(24)], twelve(), False),
+        ([LATEST], twelve(), False),
+        ([by_id(1)], twelve(), False),
+        ([since(0)], twelve(cursors="missing"), False),
+        ([since(0)], twelve(broken_pages={1: 503}), False),
+        ([since(0)], Exa(runs=(make_run("run_1"),), unreadable=["run_1"]), False),
     ],
 )
 @pytest.mark.parametrize("confirm", [True, False])
 def test_the_monitor_is_asked_for_where_no_run_is_there(
-    *, selector: Selector, exa: Exa, is_asked: bool, confirm: bool
+    *, selectors: list[Selector], exa: Exa, is_asked: bool, confirm: bool
 ) -> None:
     """An unknown one would list as empty for ever; an asset is content with any run."""
     exa.asked.clear()
-    snapshot = exa.poll(selector, confirm=confirm)
+    snapshot = exa.poll(*selectors, confirm=confirm)
     assert ("/monitors/mon_a" in exa.asked) is (is_asked and confirm)
     assert (snapshot.monitor is not None) is (is_asked and confirm)
 
@@ -352,6 +384,16 @@ def test_only_a_completed_run_is_held_back_by_its_webset(
     assert (observation.ended_run is not None) == (observation.run.finished and shown is None)
 
 
+@pytest.mark.parametrize("selector", [since(24, idle=True), RunSelector(run_id="nope", idle=True)], ids=str)
+def test_no_webset_is_asked_for_where_there_is_no_run(selector: RunSelector) -> None:
+    """There is nothing that it could hold up."""
+    exa = one()
+    observation = exa.poll(selector).observe(selector)
+    assert observation is not None
+    assert observation.run is None
+    assert len(exa.asked) == 1
+
+
 def test_a_webset_is_found_once() -> None:
     """Where it is known only the webset is asked for, and once for all."""
     exa = one()
@@ -405,6 +447,7 @@ def test_a_poll_in_a_worker_remembers_the_webset(exa: StandIn) -> None:
 
 def test_a_poll_keeps_no_more_of_a_run_than_it_needs(exa: StandIn) -> None:
     """A search monitor's run may hold all that it found."""
-    exa.add_run("mon_a", results=[{"url": "https://example.com"}])
-    snapshot = ExaHook().call(take_snapshot(WEBSETS, "mon_a", [LATEST]))
-    assert [run.raw for run in snapshot.runs.values()] == [{}]
+    run_id = exa.add_run("mon_a", results=[{"url": "https://example.com"}])
+    for selector in (LATEST, RunSelector(run_id=run_id)):
+        snapshot = ExaHook().call(take_snapshot(WEBSETS, "mon_a", [selector]))
+        assert [run.raw for run in snapshot.runs.values()] == [{}]
