@@ -1,4 +1,4 @@
-"""What a task remembers from one of its processes to the next, in Airflow's task state store."""
+"""A task's memory from one of its processes to the next, in Airflow's task state store."""
 
 from __future__ import annotations
 

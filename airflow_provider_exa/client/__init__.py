@@ -1,1 +1,1 @@
-"""How Exa is reached: connections, requests, retries and the rate limit."""
+"""All I/O with Exa: connections, requests, retries and the rate limit."""

@@ -1,4 +1,4 @@
-"""One deadline for all that a request waits for: connections, handshakes and its answer."""
+"""One deadline for every step of a request: connections, handshakes and the answer."""
 
 from __future__ import annotations
 

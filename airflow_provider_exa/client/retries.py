@@ -1,4 +1,4 @@
-"""When a request is sent again: one policy for both clients."""
+"""The retry policy of both clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How one request reaches Exa: over ``requests``, which is imported when a transport is made."""
+"""One HTTP request to Exa over ``requests``, which is imported when a transport is made."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""An asset's events: what was reported of a monitor's runs, and how that is kept."""
+"""An asset's events, and the record of the runs that it has reported."""

@@ -1,8 +1,8 @@
 """
-What an asset has reported of a monitor's runs, and what it still has to: pure code.
+The runs that an asset has reported, and those that it still has to: pure code.
 
 Before the *frontier* every run is settled, except those that are *open* or *owed*; from the frontier on every
-run is looked at in each poll, and those in *reported* and *skipped* are settled. A run is in ``due`` from the
+run is observed in each poll, and those in *reported* and *skipped* are settled. A run is in ``due`` from the
 moment it is seen to have ended until an event with it is stored.
 """
 

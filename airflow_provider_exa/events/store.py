@@ -1,8 +1,7 @@
 """
-The Airflow Variable that holds an asset's cursor, and how an asset takes over the place of another.
+The Airflow Variable with an asset's cursor, and the takeover of another asset's place.
 
-The state that Airflow itself keeps for an asset is deleted when no DAG refers to it, which takes no
-more than a syntax error.
+Airflow's own state of an asset is deleted when no DAG refers to the asset, such as while a DAG file is away.
 """
 
 from __future__ import annotations

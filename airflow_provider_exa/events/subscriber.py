@@ -1,4 +1,4 @@
-"""How an asset takes part in the polls of a monitor."""
+"""An asset's part in the polls of a monitor."""
 
 from __future__ import annotations
 

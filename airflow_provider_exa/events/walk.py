@@ -1,4 +1,4 @@
-"""How an asset reads the part of a listing that lies too far back for its polls."""
+"""An asset's way through the part of a listing that lies too far back for its polls."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What Exa says and what it means, without I/O."""
+"""Exa's requests and answers and their meaning, without I/O."""

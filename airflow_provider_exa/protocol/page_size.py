@@ -1,4 +1,4 @@
-"""The page size that a listing's pages arrive with: what this process has learned of it."""
+"""The page sizes with which the pages of listings arrive, as this process has learned them."""
 
 from __future__ import annotations
 

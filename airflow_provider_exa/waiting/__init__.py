@@ -1,1 +1,1 @@
-"""Which run is waited for, what a poll shows of it, and how the wait ends."""
+"""Waits for runs: selection, polls, progress and outcome."""

@@ -1,4 +1,4 @@
-"""What the end of a run means for the task that waited for it."""
+"""The outcome of a run as the outcome of the task that waited for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the wait for one run has come."""
+"""The progress of the wait for one run."""
 
 from __future__ import annotations
 

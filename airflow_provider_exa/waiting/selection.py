@@ -1,4 +1,4 @@
-"""Which of a monitor's runs is meant."""
+"""The selection of one of a monitor's runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one poll of a monitor saw, and how it is taken."""
+"""A poll of a monitor, and its result: a snapshot of the monitor's runs."""
 
 from __future__ import annotations
 
