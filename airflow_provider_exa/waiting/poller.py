@@ -66,7 +66,7 @@ class MonitorPoller:
     def __init__(self, client: AsyncClient, dialect: Dialect, monitor_id: str) -> None:
         self.client = client
         self.subscribers: set[Subscriber] = set()
-        self.joined = asyncio.Event()
+        self.joined = Alarm()
         self._dialect = dialect
         self._monitor_id = monitor_id
         self._is_confirmed = False
@@ -176,7 +176,7 @@ class MonitorPoller:
         """Sleep until the next poll is due, for whoever has subscribed by then."""
         loop, least = asyncio.get_running_loop(), timing().min_poll_interval
         while (left := began + max(least, min(each.interval for each in self.subscribers)) - loop.time()) > 0:
-            await wait_for_event(self.joined, left)
+            await self.joined.sleep(left)
 
 
 def _tell(subscriber: Subscriber, snapshot: Snapshot) -> None:
@@ -187,14 +187,37 @@ def _tell(subscriber: Subscriber, snapshot: Snapshot) -> None:
         subscriber.on_error(crash)
 
 
-async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
-    """Wait until the event is set or so many seconds have passed, and clear it; ``wait_for`` makes a task."""
-    timer = asyncio.get_running_loop().call_later(seconds, event.set)
-    try:
-        await event.wait()
-    finally:
-        timer.cancel()
-    event.clear()
+class Alarm:
+    """
+    Wakes one coroutine, which sleeps for so many seconds otherwise.
+
+    Each wait has one: an ``asyncio.Event`` takes most of a kilobyte, and ``wait_for`` makes a task.
+    """
+
+    __slots__ = ("_is_set", "_sleeper")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._sleeper: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """Wake the coroutine, or let its next sleep end at once."""
+        self._is_set = True
+        if self._sleeper and not self._sleeper.done():
+            self._sleeper.set_result(None)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep until the alarm is set or so many seconds have passed, and clear it."""
+        if not self._is_set:
+            loop = asyncio.get_running_loop()
+            self._sleeper = loop.create_future()
+            timer = loop.call_later(seconds, self.set)
+            try:
+                await self._sleeper
+            finally:
+                timer.cancel()
+                self._sleeper = None
+        self._is_set = False
 
 
 #: By event loop and connection, and by the API and monitor as well; entries end with their last subscriber.

@@ -13,7 +13,7 @@ from airflow_provider_exa.client.client import Client
 from airflow_provider_exa.protocol.errors import ExaError
 from airflow_provider_exa.protocol.models import Monitor, MonitorRun, dialect_of
 from airflow_provider_exa.timing import timing
-from airflow_provider_exa.waiting.poller import subscribe, wait_for_event
+from airflow_provider_exa.waiting.poller import Alarm, subscribe
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import Selector
 from airflow_provider_exa.waiting.snapshot import Observation, Snapshot, take_snapshot
@@ -60,6 +60,8 @@ class RunWaiter:
     :param max_interval: the interval doubles up to this with each poll that is the wait's own
     """
 
+    __slots__ = ("_max_interval", "_monitor", "_news", "_observation", "_polled_at", "interval", "progress")
+
     def __init__(self, progress: Progress, interval: float, max_interval: float) -> None:
         self.progress = progress
         self.interval = max(timing().min_poll_interval, interval)  # else one of 0 could not double
@@ -67,7 +69,7 @@ class RunWaiter:
         self._polled_at = -float("inf")
         self._observation: Observation | None = None
         self._monitor: Monitor | None = None
-        self._news = asyncio.Event()
+        self._news = Alarm()
 
     @property
     def selector(self) -> Selector:
@@ -103,7 +105,7 @@ class RunWaiter:
         """
         taken_in: Observation | None = None
         while True:
-            await wait_for_event(self._news, timing().repeat_log_after)
+            await self._news.sleep(timing().repeat_log_after)
             observation = self._observation
             # Without a poll in between, a run is not missing for the second time.
             if observation is None or (observation.is_missing and observation is taken_in):
