@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -51,14 +52,15 @@ def test_connections_are_kept_alive_and_counted(exa: StandIn, ask: Ask, session:
 @pytest.mark.parametrize("kind", ["status", "reset", "cut", None])
 def test_a_connection_that_ended_is_forgotten(exa: StandIn, kind: str | None) -> None:
     """However it ended, its thread and its socket go; only the count stays."""
+    gc.collect()  # whatever earlier tests have left may go at any time
     threads, sockets = threading.active_count(), len(os.listdir("/proc/self/fd"))
     if kind:
         exa.fail(Fault(kind=kind, times=None))
     for _ in range(20):
         with suppress(requests.RequestException):
             requests.get(exa.url, timeout=10, proxies={"http": ""})
-    until(lambda: threading.active_count() == threads)
-    until(lambda: len(os.listdir("/proc/self/fd")) == sockets)
+    until(lambda: threading.active_count() <= threads)
+    until(lambda: len(os.listdir("/proc/self/fd")) <= sockets)
     assert exa.connections == 20
     assert not exa._server._open
 
