@@ -45,6 +45,7 @@ TESTS = {
     "protocol/paging": ["tests/waiting/test_resume.py", "tests/waiting/test_snapshot.py"],
     "waiting/poller": ["tests/waiting/test_snapshot.py"],
     "waiting/snapshot": ["tests/waiting/test_resume.py"],
+    "waiting/waiter": ["tests/waiting/test_poller.py", "tests/waiting/test_snapshot.py"],
 }
 #: What those do not notice, these may.
 MORE_TESTS = [
