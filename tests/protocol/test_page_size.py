@@ -133,3 +133,17 @@ def test_a_size_is_remembered_for_so_many_listings(monkeypatch: pytest.MonkeyPat
     for number in range(5):
         page_size.forgo_limit(f"/monitors/{number}/runs")
     assert list(page_size._page_sizes) == [f"/monitors/{number}/runs" for number in (2, 3, 4)]
+
+
+def test_a_larger_page_is_tried_after_twice_as_many_pages_each_time() -> None:
+    """Up to a bound, after which it stays."""
+    page_size.shrink("/runs", 10)
+    tried_after = []
+    for _ in range(10):
+        pages = 0
+        while page_size.sized_params("/runs", {"limit": 10})["limit"] == 2:
+            page_size.note_arrival("/runs", 2, 10)
+            pages += 1
+        tried_after.append(pages)
+        assert page_size.shrink("/runs", 4)
+    assert tried_after == [5, 10, 20, 40, 80, 160, 320, 640, 640, 640]
