@@ -213,7 +213,7 @@ class Crowd:
             lifetime = self.random.uniform(0.1, 40) if self.random.random() < 0.2 else None
             try:
                 async with asyncio.timeout(lifetime):
-                    self.judge(wait, [event.payload async for event in wait.trigger.run()])
+                    self.check(wait, [event.payload async for event in wait.trigger.run()])
             except TimeoutError:
                 self.counts["waits cancelled"] += 1
             except Exception:
@@ -222,7 +222,7 @@ class Crowd:
             finally:
                 self.waits.discard(wait)
 
-    def judge(self, wait: Wait, payloads: list[dict[str, Any]]) -> None:
+    def check(self, wait: Wait, payloads: list[dict[str, Any]]) -> None:
         (payload,) = payloads
         if "error" in payload:
             self.counts[f"waits failed: {payload['type']}: {payload['error']:.160}"] += 1

@@ -36,7 +36,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 WAITING = ["wait", "deferred"]
 OLD = "run_old"
-#: Seconds after which a run that was started is listed, where it is late; of looks that are to be in vain.
+#: Seconds after which a run that was started is listed, where it is late; of polls that are to be in vain.
 LATE, SHORT = 0.05, 0.1
 #: What a task remembers: that it is about to start a run, and that it has; before and after that is kept.
 ABOUT, ABOUT_KEPT, HAS, HAS_KEPT = (1, False), (1, True), (2, False), (2, True)
@@ -92,7 +92,7 @@ class Steps(Store):
 
 @pytest.fixture(autouse=True)
 def _quick(exa: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Old runs, and new ones that end soon; looks that go on for long, as a machine may be slow."""
+    """Old runs, and new ones that end soon; polls that go on for long, as a machine may be slow."""
     monkeypatch.setenv("AIRFLOW_CONN_EXA_DEFAULT", exa.connection(retries=1, timeout=0.3))
     listed_within(monkeypatch, 20)
     for days, status in enumerate(("completed", "failed", "canceled")):
@@ -128,7 +128,7 @@ def posts(exa: StandIn) -> int:
     return sum(each.method == "POST" for each in exa.requests)
 
 
-def looks(exa: StandIn) -> int:
+def polls(exa: StandIn) -> int:
     """How often the runs were listed after the last POST."""
     methods = [each.method for each in exa.requests if each.method == "POST" or each.path.endswith("/runs")]
     return methods[::-1].index("POST")
@@ -259,7 +259,7 @@ class TestDeath:
     def test_a_retry_looks_for_a_while_before_it_starts_another(
         self, exa: StandIn, monkeypatch: pytest.MonkeyPatch, deaths: int
     ) -> None:
-        """Exa may not list yet what the first try has started; deaths during the looks change nothing."""
+        """Exa may not list yet what the first try has started; deaths during the polls change nothing."""
         listed_within(monkeypatch, SHORT)
         about: list[float] = []
         events = {ABOUT: lambda: about.append(time.monotonic()), ABOUT_KEPT: kill}
@@ -418,7 +418,7 @@ class TestTrouble:
         assert words in str(ended.error)
         assert time.monotonic() - began > SHORT
         assert (posts(exa), new_runs(exa)) == (1, [])
-        assert looks(exa)
+        assert polls(exa)
         assert [run_id(task.run(monkeypatch))] == new_runs(exa)
         assert posts(exa) == 2
 
@@ -438,7 +438,7 @@ class TestTrouble:
     def test_a_run_that_was_started_but_is_not_listed_is_said_to_be(
         self, exa: StandIn, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A retry looks for it again and starts no other."""
+        """A retry polls for it again and starts no other."""
         listed_within(monkeypatch, SHORT)
         exa.trigger_delay = 60
         task = task_of("no_wait")
@@ -473,7 +473,7 @@ class TestTrouble:
         ended = task.run(monkeypatch)
         assert type(ended.error) is error
         assert f"answered {code}: " in str(ended.error)
-        assert (posts(exa), looks(exa), new_runs(exa)) == (asked, 0, [])
+        assert (posts(exa), polls(exa), new_runs(exa)) == (asked, 0, [])
         exa.heal()
         before = len(exa.requests)
         assert [run_id(task.run(monkeypatch))] == new_runs(exa)
@@ -501,7 +501,7 @@ class TestTrouble:
         # Somebody may have started a run meanwhile; a retry does not look for one first.
         assert (before, after.strip("G")) == ("G", "")
         assert len(between) > 2
-        assert looks(exa) >= 2
+        assert polls(exa) >= 2
 
     @every_mode
     def test_trouble_after_the_start_does_not_start_another(
@@ -529,7 +529,7 @@ class TestOthers:
         self, exa: StandIn, monkeypatch: pytest.MonkeyPatch, modes: tuple[str, str], delay: float, order: str
     ) -> None:
         """
-        Each looks and then starts a run or joins; what remains of their runs is one, and both return it.
+        Each polls and then starts a run or joins; what remains of their runs is one, and both return it.
 
         Where a run is listed late, a task may see that its own was canceled before it sees the other's.
         """

@@ -287,9 +287,9 @@ def test_an_operator_hands_all_that_was_set_to_the_same_trigger(exa: StandIn) ->
     assert (arguments["needed"], arguments["fail_on"], arguments["poll_interval"]) == (1, ["failed"], 9)
     exa.requests.clear()
     exa.move("run_2", "completed")
-    method, received = defer(deferred)
+    method, arguments = defer(deferred)
     assert not [each.path for each in exa.requests if "mon_a" in each.path]
-    result = getattr(task, method)({}, **received)
+    result = getattr(task, method)({}, **arguments)
     assert {monitor_id: run["status"] for monitor_id, run in result.items()} == {
         "mon_a": "failed",
         "mon_b": "completed",

@@ -54,7 +54,7 @@ def moves(*statuses: str) -> Story:
 
 
 def trouble(fault: Fault) -> Story:
-    """A fault after the first look, then the run completes."""
+    """A fault after the first poll, then the run completes."""
 
     def story(exa: StandIn) -> Iterator[None]:
         exa.add_run("mon_a", run_id="run_1", status="running")
@@ -220,10 +220,10 @@ def test_every_mode_ends_the_same(
     ("case", "path"), [(Case(nothing), None), (Case(moves("completed"), arguments=IDLE), WEBSET)]
 )
 @pytest.mark.parametrize("mode", MODES)
-def test_the_first_look_must_succeed(
+def test_the_first_poll_must_succeed(
     exa: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str, case: Case, path: str | None
 ) -> None:
-    """Trouble at the first look fails the try, so that Airflow's retries take over, not the timeout."""
+    """Trouble at the first poll fails the try, so that Airflow's retries take over, not the timeout."""
     exa.fail(Fault(status=503, times=None, path=path))
     ended = play(exa, case, monkeypatch, mode)
     assert type(ended.error) is ExaTransientError
@@ -231,7 +231,7 @@ def test_the_first_look_must_succeed(
 
 
 @pytest.mark.parametrize(("mode", "monitors"), [("poke", 1), ("deferred", 2), ("operator", 1)])
-def test_a_busy_webset_costs_a_request_a_look(
+def test_a_busy_webset_costs_a_request_a_poll(
     exa: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str, monitors: int
 ) -> None:
     """One process finds it by the monitor once; a sensor that pokes has asked for that one for its link."""
@@ -239,19 +239,19 @@ def test_a_busy_webset_costs_a_request_a_look(
     assert play(exa, case, monkeypatch, mode).state == "success"
     asked = [each.path.removeprefix("/websets/v0") for each in exa.requests]
     assert asked.count("/monitors/mon_a") == monitors
-    looks, websets = (
+    polls, websets = (
         [path for path in asked if path.startswith(what)] for what in ("/monitors/mon_a/runs", "/websets/")
     )
     # At the first, and in the triggerer at its first, the run had not completed.
-    assert len(looks) == len(websets) + (2 if mode == "deferred" else 1)
-    assert len(asked) == len(looks) + len(websets) + monitors
+    assert len(polls) == len(websets) + (2 if mode == "deferred" else 1)
+    assert len(asked) == len(polls) + len(websets) + monitors
 
 
 @pytest.mark.parametrize("mode", POKING_MODES)
-def test_silent_fail_waits_out_trouble_at_the_first_look(
+def test_silent_fail_waits_out_trouble_at_the_first_poll(
     exa: StandIn, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    """As the base class promises of silent_fail, even the first look may fail."""
+    """As the base class promises of silent_fail, even the first poll may fail."""
     case = Case(moves("running", "completed"), "completed")
     exa.fail(Fault(status=503, times=5))
     assert play(exa, case, monkeypatch, mode, silent_fail=True).state == "success"
@@ -298,7 +298,7 @@ class TestWhichRun:
         assert wait(created_after=since).xcom["id"] == "run_3"
         assert wait(created_after=since.isoformat()).xcom["id"] == "run_3"
 
-    def test_latest_is_the_newest_at_the_first_look(self, exa: StandIn, wait: Callable[..., Ended]) -> None:
+    def test_latest_is_the_newest_at_the_first_poll(self, exa: StandIn, wait: Callable[..., Ended]) -> None:
         """A run that is created later does not take over."""
 
         def story() -> Iterator[None]:
@@ -314,7 +314,7 @@ class TestWhichRun:
     def test_latest_stays_with_its_run_until_the_webset_is_idle(
         self, exa: StandIn, wait: Callable[..., Ended], status: str
     ) -> None:
-        """Also where it has completed already when the task first looks; a newer run does not take over."""
+        """Also where it has completed already when the task first polls; a newer run does not take over."""
 
         def story() -> Iterator[None]:
             exa.add_run("mon_a", run_id="run_newer", status="completed")
@@ -439,11 +439,11 @@ class TestWhichRun:
         older(exa, "run_1", "running", minutes=5)
         wait(story(), pick="latest")
         asked = [each.path.removeprefix("/websets/v0/monitors") for each in exa.requests]
-        looks = [path for path in asked if "/runs" in path]
-        assert looks[0] == "/mon_a/runs"
-        assert set(looks[1:]) == {"/mon_a/runs/run_1"}
+        polls = [path for path in asked if "/runs" in path]
+        assert polls[0] == "/mon_a/runs"
+        assert set(polls[1:]) == {"/mon_a/runs/run_1"}
         # For the link; in the triggerer, where the monitors of all waits are listed at once, twice.
-        assert [path for path in asked if path not in looks] in (["/mon_a"], ["", ""])
+        assert [path for path in asked if path not in polls] in (["/mon_a"], ["", ""])
 
 
 @pytest.mark.parametrize(

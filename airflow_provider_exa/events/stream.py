@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 #: Of a failed run's reason, an event holds so many characters.
 MAX_REASON_LENGTH = 500
-#: Seconds between two looks whether a stream was cancelled.
+#: Seconds between two checks whether a stream was cancelled.
 CANCELLATION_CHECK_INTERVAL = 0.1
 
 

@@ -120,7 +120,7 @@ class CursorSubscriber:
         self._news.set()
 
     def wake(self) -> None:
-        """Let the stream look at the cursor."""
+        """Let the stream read the cursor anew."""
         self._news.set()
 
     async def polled(self) -> None:

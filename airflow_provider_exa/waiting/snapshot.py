@@ -47,7 +47,7 @@ class Observation:
 @dataclass(frozen=True)
 class Snapshot:
     """
-    What one poll saw of a monitor.
+    The runs of a monitor that one poll showed.
 
     :param runs: by id
     :param listed: those that the listing shows, by id; one that is known by its id alone may have older

@@ -60,7 +60,7 @@ def test_no_answer_outlasts_the_deadline(wire: Callable[..., Wire], connect: Cal
 
 
 def test_a_deadline_that_has_passed_leaves_time_for_one_request(exa: StandIn) -> None:
-    """A poke that starts late still looks."""
+    """A poke that starts late still polls."""
     with closing(Client("exa_default")) as client:
         assert client.call(monitor(), deadline=time.monotonic() - 5) == "mon_a"
 

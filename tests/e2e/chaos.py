@@ -39,7 +39,7 @@ from tests.e2e.disturbances import (
 from tests.e2e.real_airflow import APIS, RealAirflow
 
 #: Events of one asset are at least so many seconds apart, and some more to be sure.
-APART = 13
+MIN_EVENT_GAP = 13
 #: How long to wait for the runs of a round, and for DAG runs where nothing is queued any more.
 PATIENCE, GRACE = 90, 4
 #: How many runs each monitor has from before, which fill several pages.
@@ -83,7 +83,7 @@ def warm_up(chaos: Chaos, runs: int) -> list[tuple[float, float]]:
         for each in range(runs):
             monitor, status = assets[each % len(assets)]
             chaos.add_run(monitor, [(0, status)])
-            time.sleep(APART / len(assets))
+            time.sleep(MIN_EVENT_GAP / len(assets))
     chaos.wait(lambda: all(chaos.consumed().values()), "the DAG runs to start")
     ends, starts = {run.run_id: run.at for run in chaos.finished.values()}, chaos.consumed()
     return [
@@ -99,14 +99,14 @@ def round_of(chaos: Chaos, number: int, kind: str) -> Iterator[None]:
     """Note a round, and who is stranded when all is quiet after it."""
     since = datetime.now(UTC)
     yield
-    settle(chaos)
+    wait_until_quiet(chaos)
     for each in chaos.count().stranded:
         if each.at >= since:
             chaos.stranded[each.consumer, each.run_id] = each
     chaos.rounds.append(Round(number, kind, since, datetime.now(UTC)))
 
 
-def settle(chaos: Chaos) -> None:
+def wait_until_quiet(chaos: Chaos) -> None:
     """Wait until every run is finished, in an event and consumed, or for too long.
 
     Those that earlier rounds have waited for in vain are not waited for again, nor are those in events where
@@ -177,7 +177,7 @@ def run(
                     disturb(chaos, number, kind, Random(seed * 1000 + number))  # noqa: S311
                     say(progress(chaos))
             chaos.overdue.clear()
-            settle(chaos)
+            wait_until_quiet(chaos)
             return report(chaos, latencies)
 
 

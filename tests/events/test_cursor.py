@@ -694,7 +694,7 @@ def test_a_listing_back_to_a_moment_may_lack_runs_of_that_moment() -> None:
 
 
 def test_what_was_kept_for_a_debt_is_forgotten_once_it_is_paid() -> None:
-    """Runs before the frontier are looked at no more."""
+    """Runs before the frontier are observed no more."""
     cursor = Cursor(START)
     runs = many()
     observe(cursor, runs[30:], START.add(days=9), runs[30].created_at)
