@@ -45,7 +45,7 @@ INTERVALS = (10, 15, 20)
 LATE = 3 * max(INTERVALS) + 60 + 10
 #: Growth that counts as flat. Memory: what the allocator rounds, and what the soak itself notes. Sockets and
 #: threads: a pool of sixteen that is not full in the first third may be so in the last.
-FLAT_MEGABYTES, FLAT_SOCKETS, FLAT_THREADS = 12, 4, 4
+FLAT_MEGABYTES, FLAT_SOCKETS, FLAT_THREADS = 12, 16, 16
 MAX_PER_SECOND = 20
 #: Seconds for which one mood of the stand-in lasts, and what share of the requests goes wrong in it.
 MOOD, SHARES = 4, (0, 0, 0.02, 0.1, 0.5)
