@@ -29,11 +29,11 @@ lint: .venv/.done ## lint, format and types
 quick: lint ## lint, format, types and the tests without sockets or processes (half a minute)
 	$(PYTEST) -q $(PARALLEL) -m pure
 
-unit: .venv/.done ## all tests without a real Airflow (about two minutes)
+unit: .venv/.done ## all tests without a real Airflow (about five minutes)
 	$(PYTEST) $(PARALLEL) -m 'pure or http'
 	$(PYTEST) -m package
 
-test: lint unit ## everything that has to hold: lint, types, all tests (about six minutes)
+test: lint unit ## everything that has to hold: lint, types, all tests (a quarter of an hour)
 	$(PYTEST) -m e2e
 
 demo: .venv/.done ## the branching sample DAG in a real Airflow (API=websets or API=search)

@@ -67,15 +67,16 @@ class AsyncClient:
         self._threads = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="exa")
         self._loop = asyncio.get_running_loop()
 
-    async def call(self, call: Call[T]) -> T:
+    async def call(self, call: Call[T], *, repeat: bool = True) -> T:
         """
         Run a call to its result, each request repeated as the retry policy says.
 
         Those of calls that are made beside each other are not repeated: they are for the next poll.
 
+        :param repeat: False: no request is repeated
         :raises ExaTransientError: also where Airflow cannot look up the connection
         """
-        return await adrive(call, self._send, self._exchange)
+        return await adrive(call, self._send if repeat else self._exchange, self._exchange)
 
     def close(self) -> None:
         """Let the threads end, without waiting for them, and close the connections to Exa."""

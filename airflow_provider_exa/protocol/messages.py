@@ -241,12 +241,6 @@ def ask(request: Request, parse: Callable[[Any], T]) -> Call[T]:
     return read(request, response, parse)
 
 
-def together(calls: list[Call[Any]]) -> Call[list[Any]]:
-    """Make calls beside each other; return a list of their results and errors."""
-    results: list[Any] = yield calls
-    return results
-
-
 def or_error(call: Call[T]) -> Call[T | ExaError]:
     """Return a call's result, or its error where others must go on."""
     try:

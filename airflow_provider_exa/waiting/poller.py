@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 from airflow_provider_exa.client.async_client import AsyncClient
 from airflow_provider_exa.protocol.endpoints import get_run, get_webset_status
 from airflow_provider_exa.protocol.errors import ExaError
-from airflow_provider_exa.protocol.messages import Call, together
+from airflow_provider_exa.protocol.messages import Call, or_error
 from airflow_provider_exa.protocol.models import Dialect, dialect_of
 from airflow_provider_exa.protocol.paging import ListedRuns
 from airflow_provider_exa.timing import timing
@@ -161,7 +161,7 @@ class MonitorPoller:
 
         async def ask() -> None:
             try:
-                (found,) = await self.client.call(together([call]))
+                found = await self.client.call(or_error(call), repeat=False)
                 self._publish(extend(found), subscribers)
             except Exception as crash:
                 for subscriber in subscribers:
