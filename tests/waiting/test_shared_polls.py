@@ -14,7 +14,7 @@ from airflow_provider_exa.waiting.selection import RunSelector, RunsSince, Selec
 from airflow_provider_exa.waiting.snapshot import Snapshot
 from tests.waiting.memory import START, Exa, make_run
 
-EXAMPLES = 1500
+EXAMPLES = 600
 HOURS = st.integers(-1, 12)
 CURSORS = ["honoured", "ignored", "refused", "missing", "looping", "empty"]
 TROUBLE = st.sampled_from([400, 404, 429, 500])
