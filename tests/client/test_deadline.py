@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -34,21 +34,6 @@ def send(base_url: str, method: str = "GET", timeout: float = TIMEOUT, **setting
 
 
 # --- many addresses -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def dead() -> Iterator[int]:
-    """A port that takes no connection, as behind a firewall: its queue is full."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        fillers = [socket.socket() for _ in range(3)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(listening.getsockname())
-        yield listening.getsockname()[1]
-        for filler in fillers:
-            filler.close()
 
 
 @pytest.fixture
