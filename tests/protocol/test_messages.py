@@ -27,6 +27,7 @@ from airflow_provider_exa.protocol.errors import (
 )
 from airflow_provider_exa.protocol.messages import Request, Response, ask
 from airflow_provider_exa.standin import Fault, StandIn
+from tests.protocol.damage import damaged
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "exa" / "samples"
 RUN: dict[str, Any] = {"id": "run_1", "status": "completed", "createdAt": "2026-01-31T06:00:00.000Z"}
@@ -67,15 +68,6 @@ def refused(status: int, body: object, **options: Any) -> ExaError:
 
 
 # --- answers that cannot be read ------------------------------------------------------------------
-
-
-def damaged(whole: dict[str, Any], *keys: str) -> list[bytes]:
-    """What is no object, and objects that lack one of the keys or hold something else there."""
-    others: list[Any] = [None, "", 5, {}]
-    bad: list[Any] = [None, "text", 5, []]
-    bad += [{name: value for name, value in whole.items() if name != key} for key in keys]
-    bad += [whole | {key: other} for key in keys for other in others]
-    return [json.dumps(each).encode() for each in bad]
 
 
 NOT_JSON = [b"", b"<html>Sign in</html>", b"\xff\xfe", b'{"data": [', b"[" * 100_000, b"1" * 5000]

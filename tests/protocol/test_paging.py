@@ -28,6 +28,7 @@ from airflow_provider_exa.standin import Fault, StandIn
 from airflow_provider_exa.waiting.progress import Progress
 from airflow_provider_exa.waiting.selection import RunSelector
 from airflow_provider_exa.waiting.waiter import poll_once
+from tests.protocol.damage import damaged
 
 WEBSETS = DIALECTS["websets"]
 RUNS = "/websets/v0/monitors/mon_a/runs"
@@ -100,15 +101,6 @@ def test_what_no_quoting_makes_a_segment_is_never_asked(exa: StandIn, ask: Ask, 
 
 
 # --- answers that cannot be read ------------------------------------------------------------------
-
-
-def damaged(whole: dict[str, Any], *keys: str) -> list[bytes]:
-    """What is no object, and objects that lack one of the keys or hold something else there."""
-    others: list[Any] = [None, "", 5, {}]
-    bad: list[Any] = [None, "text", 5, []]
-    bad += [{name: value for name, value in whole.items() if name != key} for key in keys]
-    bad += [whole | {key: other} for key in keys for other in others]
-    return [json.dumps(each).encode() for each in bad]
 
 
 BAD_RUNS = [
